@@ -1,0 +1,93 @@
+"""The claimer: one numbered claim at a time, for as many jobs as workers are idle."""
+
+from __future__ import annotations
+
+import asyncio
+
+from jobqd.clock import World
+from jobqd.duties.outage import Outage
+from jobqd.duties.settle import Settler
+from jobqd.errors import StoreError
+from jobqd.keys import Seat
+from jobqd.pool import Pool
+from jobqd.store import running
+from jobqd.wakeup import Wakeup
+
+
+class Claimer:
+    """Fills idle workers. Stopping is a flag: the claim under way is awaited, and what it brings is handed back."""
+
+    def __init__(
+        self, seat: Seat, pool: Pool, settler: Settler, wakeup: Wakeup, outage: Outage, world: World, *, max_age: float
+    ) -> None:
+        self._seat = seat
+        self._pool = pool
+        self._settler = settler
+        self._wakeup = wakeup
+        self._outage = outage
+        self._world = world
+        self._max_age = max_age
+        self._event = asyncio.Event()
+        self._number = 0
+        self._unanswered = False
+        self._more = False
+        self.quiet = False
+        """While true nothing is claimed; runs under way go on."""
+
+    def nudge(self, more: bool = False) -> None:
+        """Look again: a worker is free, the queue may have changed, or (`more`) a type has room again."""
+        self._more = self._more or more
+        self._event.set()
+
+    def stop(self) -> None:
+        """Claim no more."""
+        self.quiet = True
+        self._event.set()
+
+    async def run(self) -> None:
+        """Claim until stopped; returns once no claim is outstanding."""
+        while not self.quiet:
+            if self._useful():
+                await self._pause(await self.run_once())
+            else:
+                self._event.clear()
+                if not self._useful():
+                    await self._event.wait()
+        if self._unanswered:
+            # The claim whose reply was lost may have leased jobs to us: ask once more for what it brought.
+            await self.run_once()
+
+    def _useful(self) -> bool:
+        return self._pool.idle > 0 and not self._settler.stuck and (self._more or self._wakeup.pending)
+
+    async def run_once(self) -> float:
+        """Make one claim, or repeat the one whose reply was lost; returns seconds to wait before the next."""
+        if not self._unanswered:
+            self._number += 1
+        self._wakeup.pending = self._more = False
+        want = max(1, min(self._pool.idle, running.CLAIM_MAX))
+        call = running.claim(self._seat, self._number, want, self._max_age, self._pool.allowances())
+        try:
+            claims = await self._wakeup.link.run(call)
+        except StoreError as error:
+            self._unanswered = True
+            self._more = True
+            return self._outage.failed("claim", error)
+        self._unanswered = False
+        self._outage.succeeded("claim")
+        self._take(claims)
+        self._more = self._more or claims.more or len(claims.jobs) == want
+        return 0.0
+
+    def _take(self, claims: running.Claims) -> None:
+        for job_id, reason in claims.dropped:
+            self._world.log.warning("job.dropped", job_id=job_id, reason=reason)
+        for claimed in claims.jobs:
+            if self.quiet or self._pool.idle <= 0:
+                self._pool.hand_back(claimed)
+            else:
+                self._pool.start(claimed)
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            await self._world.clock.sleep(seconds)

@@ -1,0 +1,1 @@
+"""The command lines: `jobqd` for the machine, `jobq` for people."""

@@ -1,0 +1,114 @@
+"""`jobqd`: the command line that starts the daemon and examines its configuration."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobqd import __version__
+from jobqd.cli.check import check
+from jobqd.errors import EX_CONFIG, ConfigError
+from jobqd.settings import load
+from jobqd.settings.display import shown_default
+from jobqd.settings.kinds import Switch
+from jobqd.settings.model import setting_field, setting_kind, setting_names
+from jobqd.settings.problems import nearest
+
+_CONFIG_HELP = "TOML file to read (else $JOBQD_CONFIG, ./jobqd.toml, /etc/jobqd/jobqd.toml)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    0: done; 2: the command line cannot be understood (raised as SystemExit by argparse); 69: Redis cannot be
+    reached; 78: the configuration cannot be used. The daemon's own statuses pass through.
+    """
+    arguments = _parsed(argv)
+    command, config = arguments.pop("command"), arguments.pop("config")
+    burst, as_json = arguments.pop("burst", False), arguments.pop("json", False)
+    values = {name: value for name, value in arguments.items() if value is not None}
+    try:
+        if command == "check":
+            return check(values, config, as_json=as_json)
+        return _run(values, config, burst=burst)
+    except ConfigError as error:
+        print(f"jobqd: {error}", file=sys.stderr)
+        return EX_CONFIG
+    except BrokenPipeError:
+        # The reader of the pipe (head, a pager) went away; the flush at exit must not fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parsed(argv: Sequence[str] | None) -> dict[str, Any]:
+    parser = _parser()
+    known, others = parser.parse_known_args(argv)
+    # Without their values: a misspelled --redis-password is followed by a password.
+    unknown = [text.partition("=")[0] for text in others if text.startswith("-")]
+    if unknown:
+        near = nearest(unknown[0].lstrip("-"), [*setting_names(), "config"])
+        meant = f": did you mean --{near.replace('_', '-')}?" if near else f": see jobqd {known.command} --help"
+        parser.error(f"there is no option {unknown[0]}{meant}")
+    if others:
+        parser.error(f"{len(others)} words too many: settings are written --NAME VALUE")
+    return vars(known)
+
+
+def _run(values: dict[str, str], config: Path | None, *, burst: bool) -> int:
+    loaded = load(values, config=config)
+    # After the settings are known to be right: a wrong one is then reported within a blink.
+    from jobqd.app import run  # noqa: PLC0415
+
+    return run(loaded, burst=burst)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jobqd", description="A job queue on the Redis you already run.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"jobqd {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = _command(commands, "run", "run jobs until stopped (SIGTERM or SIGINT)")
+    run.add_argument(
+        "--burst",
+        action="store_true",
+        help="stop when nothing is ready, running, or due within retry_max_delay",
+    )
+    examine = _command(commands, "check", "show the settings, import the handlers, try Redis")
+    examine.add_argument("--json", action="store_true", help="write one JSON object")
+    for command in (run, examine):
+        _add_settings(command)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
+    command.add_argument("--config", type=Path, metavar="FILE", help=_CONFIG_HELP)
+    return command
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every global setting; the password's exists only to say why it is refused."""
+    group = parser.add_argument_group("settings", "each also as JOBQD_NAME in the environment, or in the TOML file")
+    for name in setting_names():
+        flag = "--" + name.replace("_", "-")
+        if name == "redis_password":
+            group.add_argument(flag, dest=name, nargs="?", const="", help=argparse.SUPPRESS)
+            continue
+        default = shown_default((name,))
+        text = f"{setting_field((name,)).description or ''}" + (f" Default: {default}" if default else "")
+        text = text.replace("%", "%%")
+        if isinstance(setting_kind((name,)), Switch):
+            group.add_argument(flag, dest=name, nargs="?", const="true", metavar="true|false", help=text)
+        else:
+            group.add_argument(flag, dest=name, metavar=name.rpartition("_")[2].upper(), help=text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

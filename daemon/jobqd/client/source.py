@@ -1,0 +1,66 @@
+"""From a URL, settings or the environment to what a queue is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobqd.client.ids import Ids
+from jobqd.client.producing import Patience
+from jobqd.client.spec import JobSpec, Limits, new_job
+from jobqd.errors import ConfigError
+from jobqd.keys import Keys
+from jobqd.store.connect import Target
+from jobqd.store.producing import NewJob
+from jobqd.units import parse_duration
+
+if TYPE_CHECKING:  # producers that give a URL do not pay for pydantic
+    from jobqd.settings import Settings
+
+RETRY_FOR = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a queue is, what it keeps to, and what makes its ids."""
+
+    target: Target
+    keys: Keys
+    limits: Limits
+    patience: Patience
+    ids: Ids
+
+    def job(self, spec: JobSpec) -> NewJob:
+        """Return a job to be written. Raises PayloadError."""
+        return new_job(spec, self.ids.next(), self.limits)
+
+
+def source(target: Target, keys: Keys, limits: Limits, retry_for: float | str) -> Source:
+    """Return a source; `retry_for` is a duration. Raises ConfigError."""
+    try:
+        patience = Patience(parse_duration(retry_for))
+    except ValueError as error:
+        raise ConfigError(f"retry_for: {error}") from None
+    return Source(target, keys, limits, patience, Ids())
+
+
+def source_of(settings: Settings, retry_for: float | str) -> Source:
+    """Return the source that settings describe. Raises ConfigError."""
+    password = settings.redis_password
+    target = Target(
+        settings.redis_url,
+        username=settings.redis_username,
+        password=None if password is None else password.get_secret_value(),
+        tls_ca=None if settings.tls_ca is None else str(settings.tls_ca),
+    )
+    limits = Limits(settings.max_payload, settings.max_ready, settings.job_ttl)
+    return source(target, Keys(settings.key_prefix, settings.queue), limits, retry_for)
+
+
+def settings_of(environ: Mapping[str, str]) -> Settings:
+    """Return the settings as `jobq` and the daemon read them, from this environment and directory."""
+    from jobqd.settings import load  # noqa: PLC0415 - see above
+
+    return load(environ=environ, cwd=Path()).settings

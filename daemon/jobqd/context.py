@@ -1,0 +1,122 @@
+"""What a run gets from the daemon: progress, checkpoints, programs, a log; and what all runs share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from jobqd.clock import World
+from jobqd.duties.progress import ProgressWriter
+from jobqd.errors import LeaseLost, PayloadError, StoreError
+from jobqd.guardian import Guardian
+from jobqd.handlers import Handlers
+from jobqd.keys import Seat
+from jobqd.programs import Program, ProgramOptions
+from jobqd.runs import Run
+from jobqd.store import Link, running
+from jobqd.units import format_size
+
+_BREATHE_EVERY = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What runs share: the store, the application's handlers and state, limits."""
+
+    link: Link
+    seat: Seat
+    handlers: Handlers
+    progress: ProgressWriter
+    guardian: Guardian
+    world: World
+    state: Any
+    threads: ThreadPoolExecutor
+    max_result: int
+
+
+class RunContext:
+    """What a running job may ask of the daemon; made only for handlers that take their job."""
+
+    __slots__ = ("_breath", "_programs", "_run", "_services", "on_progress")
+
+    def __init__(self, run: Run, services: Services) -> None:
+        self._run = run
+        self._services = services
+        self._programs: list[Program] = []
+        self._breath = services.world.clock.monotonic()
+        self.on_progress: Callable[[], None] | None = None
+
+    @property
+    def log(self) -> Any:
+        """A logger with the job's fields bound."""
+        claimed = self._run.claimed
+        return self._services.world.log.bind(
+            job_id=claimed.id, job_type=claimed.type, attempt=claimed.attempts + 1, fence=claimed.fence
+        )
+
+    @property
+    def max_attempts(self) -> int:
+        """How many charged runs this job may have."""
+        return self._run.policy.max_attempts
+
+    @property
+    def state(self) -> Any:
+        """What the application's lifespan yielded."""
+        return self._services.state
+
+    @property
+    def ended(self) -> str | None:
+        """Why the daemon ended this run, None while it may go on."""
+        return None if self._run.ending is None else str(self._run.ending)
+
+    def progress(self, percent: float, step: str | None, eta_seconds: float | None) -> bool:
+        """Take the latest progress; true when the caller has held the loop for a while."""
+        self._services.progress.report(self._run, percent, step, eta_seconds)
+        if self.on_progress is not None:
+            self.on_progress()
+        now = self._services.world.clock.monotonic()
+        if now - self._breath < _BREATHE_EVERY:
+            return False
+        self._breath = now
+        return True
+
+    async def save_checkpoint(self, text: str) -> None:
+        """Store a JSON text. Raises PayloadError if it is too large, LeaseLost if the job is not ours any more."""
+        limit = self._services.max_result
+        if len(text) > limit or len(text.encode("utf-8", "replace")) > limit:
+            raise PayloadError(
+                f"the checkpoint is larger than max_result ({format_size(limit)}): keep large data elsewhere and save "
+                "where it is"
+            )
+        # The server may have executed a call whose task is cancelled, so it runs in a task of its own.
+        await asyncio.shield(asyncio.ensure_future(self._save(text)))
+
+    async def _save(self, text: str) -> None:
+        claimed, services = self._run.claimed, self._services
+        call = running.checkpoint(services.seat, claimed.id, claimed.fence, text)
+        delay = 0.05
+        while True:
+            try:
+                saved = await services.link.run(call)
+                break
+            except StoreError as error:
+                if not error.transient or self._run.ending is not None:
+                    raise
+                await services.world.clock.sleep(delay)
+                delay = min(2.0, delay * 2)
+        if not saved:
+            raise LeaseLost(f"this run (fence {claimed.fence}) no longer owns job {claimed.id}")
+
+    def program(self, argv: tuple[str, ...], options: ProgramOptions) -> Program:
+        """Return an external program that ends with this run."""
+        program = Program(argv, options, self._services.guardian)
+        self._programs.append(program)
+        return program
+
+    async def close(self) -> None:
+        """End every program of this run: the job may be handed on only after that."""
+        for program in self._programs:
+            await program.stop()

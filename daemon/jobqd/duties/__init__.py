@@ -1,0 +1,1 @@
+"""What the supervisor sees to: each duty is one module with one pass, which the supervisor repeats and tests call."""

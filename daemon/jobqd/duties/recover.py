@@ -1,0 +1,82 @@
+"""Recovering: jobs whose lease ran out, or whose daemon is known to be dead, go back to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jobqd.clock import World
+from jobqd.job import Claimed
+from jobqd.keys import Keys
+from jobqd.policy import Policies
+from jobqd.retry import Settlement, decide
+from jobqd.runs import Lapsed
+from jobqd.store import Ledger, Link, running
+
+_LIMIT = 200
+OnDead = Callable[[Claimed, Settlement], None]
+MaySweep = Callable[[], bool]
+"""Whether this daemon's own renewals were good for long enough to judge the leases of others."""
+
+
+class Recoverer:
+    """Sweeps lapsed leases, and takes back the jobs of a dead predecessor."""
+
+    def __init__(
+        self, link: Link, keys: Keys, ledger: Ledger, policies: Policies, world: World, *,
+        may_sweep: MaySweep, on_dead: OnDead, every: float = 1.0,
+    ) -> None:  # fmt: skip
+        self._link = link
+        self._keys = keys
+        self._ledger = ledger
+        self._policies = policies
+        self._log = world.log
+        self._random = world.random
+        self._may_sweep = may_sweep
+        self._on_dead = on_dead
+        self._every = every
+
+    async def run_once(self) -> float:
+        """Recover what lapsed; returns seconds until the next pass. Raises StoreError."""
+        if not self._may_sweep():
+            return self._every
+        found = await self._link.run(running.lapsed(self._keys, limit=_LIMIT))
+        await self._settle(found.lapses, "lapse", "its lease ran out")
+        return 0.0 if len(found.lapses) >= _LIMIT else self._every
+
+    async def take_back(self, dead_worker: str) -> int:
+        """Take back every job that a dead worker held; returns how many. Raises StoreError."""
+        offset = taken = 0
+        while True:
+            call = running.lapsed(self._keys, dead_worker=dead_worker, offset=offset, limit=_LIMIT)
+            found = await self._link.run(call)
+            recovered = await self._settle(found.lapses, "dead", "its daemon died")
+            taken += recovered
+            # What was taken back left the set: only what stayed is passed over.
+            offset += found.stay - recovered
+            if not found.stay:
+                return taken
+
+    async def _settle(self, lapses: list[running.Lapse], guard: str, reason: str) -> int:
+        orders = [self._order(lapse, guard, reason) for lapse in lapses]
+        if not orders:
+            return 0
+        answers = await self._ledger.settle(orders)
+        recovered = 0
+        for lapse, order, answer in zip(lapses, orders, answers, strict=True):
+            if answer == "ok":
+                recovered += 1
+                self._tell(lapse, order, reason)
+        return recovered
+
+    def _order(self, lapse: running.Lapse, guard: str, reason: str) -> Settlement:
+        policy = self._policies.of(lapse.job)
+        return decide(lapse.job, lapse.worker, Lapsed(reason), policy, self._random, guard)
+
+    def _tell(self, lapse: running.Lapse, order: Settlement, reason: str) -> None:
+        event = "job.dead" if order.to == "dead" else "job.recovered"
+        self._log.warning(
+            event, job_id=lapse.job.id, job_type=lapse.job.type, fence=lapse.job.fence, crashes=lapse.job.crashes + 1,
+            reason=reason, error=order.error or None,
+        )  # fmt: skip
+        if order.to == "dead":
+            self._on_dead(lapse.job, order)

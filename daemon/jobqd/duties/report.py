@@ -1,0 +1,101 @@
+"""What people learn of each run: one line at its end, and the application's hooks for dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jobqd.duties.settle import Pending
+from jobqd.handlers import DeadLetter, Handlers
+from jobqd.job import Claimed
+from jobqd.logs import RunLog
+from jobqd.retry import Settlement
+from jobqd.runs import Run
+
+_REFUSALS = {
+    "cancelled": "the job was cancelled meanwhile",
+    "stale": "this run had lost its lease",
+    "gone": "the job's hash is gone",
+}
+
+
+class Reporter:
+    """Writes the line of each settled run and calls the `on_dead` hooks."""
+
+    def __init__(self, log: Any, run_log: RunLog, handlers: Handlers) -> None:
+        self._log = log
+        self._run_log = run_log
+        self._handlers = handlers
+        self._hooks: set[asyncio.Task[None]] = set()
+
+    def settled(self, pending: Pending, answer: str) -> None:
+        """Report one answer of a settle."""
+        order = pending.order
+        if answer in _REFUSALS:
+            self._log.warning(
+                "job.refused", reason=_REFUSALS[answer], outcome=order.to, **_facts(pending.run)
+            )
+        elif order.to == "completed":
+            if self._run_log.admit():
+                self._run_log.ended("job.completed", **_facts(pending.run))
+        elif order.to == "retrying":
+            self._log.warning(
+                "job.retrying", error=order.error, error_type=order.error_type, delay=order.delay,
+                max_attempts=pending.run.policy.max_attempts, traceback=order.traceback or None, **_facts(pending.run),
+            )  # fmt: skip
+        elif order.to == "dead":
+            self._log.error(
+                "job.dead", error=order.error, error_type=order.error_type, traceback=order.traceback or None,
+                **_facts(pending.run),
+            )  # fmt: skip
+            self.dead(pending.run.claimed, order)
+        elif order.to == "scheduled":
+            self._log.info("job.snoozed", delay=order.delay, **_facts(pending.run))
+        else:
+            reason = getattr(pending.outcome, "reason", None)
+            self._log.info("job.released", reason=reason, **_facts(pending.run))
+
+    def dead(self, claimed: Claimed, order: Settlement) -> None:
+        """Call the application's hooks for a job that this daemon dead-lettered."""
+        if not self._handlers.dead_hooks:
+            return
+        letter = DeadLetter(
+            claimed.id, claimed.type, claimed.fields, order.error, order.error_type, order.traceback,
+            claimed.attempts + (order.charge == "attempts"),
+        )  # fmt: skip
+        task = asyncio.get_running_loop().create_task(self._call_hooks(letter))
+        self._hooks.add(task)
+        task.add_done_callback(self._hooks.discard)
+
+    def tick(self) -> None:
+        """Tell how many lines were left out lately; to be called now and then."""
+        self._run_log.tick()
+
+    def not_recorded(self, pending: Pending) -> None:
+        """Report an outcome that Redis did not take before the stop: the job will run again."""
+        self._log.error("job.not_recorded", outcome=pending.order.to, **_facts(pending.run))
+
+    async def wait_hooks(self, timeout: float) -> None:
+        """Give hooks under way so many seconds to end."""
+        if self._hooks:
+            await asyncio.wait(self._hooks, timeout=timeout)
+
+    async def _call_hooks(self, letter: DeadLetter) -> None:
+        for hook in self._handlers.dead_hooks:
+            try:
+                await hook(letter)
+            except Exception as error:  # noqa: BLE001 - the application's hook must not harm the daemon
+                self._log.error(
+                    "hook.failed",
+                    hook=getattr(hook, "__name__", repr(hook)),
+                    job_id=letter.id,
+                    exc_info=error,
+                )
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    claimed = run.claimed
+    return {
+        "job_id": claimed.id, "job_type": claimed.type, "attempt": claimed.attempts + 1, "fence": claimed.fence,
+        "duration": run.ended - run.started, "waited": claimed.waited(),
+    }  # fmt: skip

@@ -1,0 +1,97 @@
+"""Settling: outcomes of runs become settlements in Redis, in batches that form while the last one is under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobqd.clock import World
+from jobqd.duties.outage import Outage
+from jobqd.errors import StoreError
+from jobqd.retry import Settlement, decide
+from jobqd.runs import Outcome, Run, Runs
+from jobqd.store import Ledger
+
+BATCH_MAX = 250
+
+
+@dataclass(slots=True)
+class Pending:
+    """An outcome that Redis does not know yet."""
+
+    run: Run
+    outcome: Outcome
+    order: Settlement
+
+
+Settled = Callable[[Pending, str], None]
+"""Told of each answer: ok, already, cancelled, stale, renewed or gone."""
+
+
+class Settler:
+    """Takes outcomes from workers and records them. While Redis is away they wait here, in order."""
+
+    def __init__(
+        self, ledger: Ledger, worker: str, runs: Runs, outage: Outage, world: World, *, on_settled: Settled
+    ) -> None:
+        self._ledger = ledger
+        self._worker = worker
+        self._runs = runs
+        self._outage = outage
+        self._random = world.random
+        self._on_settled = on_settled
+        self._waiting: deque[Pending] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.stuck = False
+        """True from a failed settle to the next one that succeeds: no new claims meanwhile."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, run: Run, outcome: Outcome) -> None:
+        """Take the outcome of a run; the run keeps its lease until Redis has it."""
+        order = decide(run.claimed, self._worker, outcome, run.policy, self._random)
+        self._waiting.append(Pending(run, outcome, order))
+        self._idle.clear()
+        self._wake.set()
+
+    async def wait(self) -> None:
+        """Return when there is something to settle."""
+        await self._wake.wait()
+
+    async def wait_idle(self) -> None:
+        """Return when everything submitted so far is in Redis."""
+        await self._idle.wait()
+
+    async def run_once(self) -> float:
+        """Settle one batch; returns seconds to wait before the next. A batch that fails stays, to be sent again."""
+        batch = [self._waiting[i] for i in range(min(len(self._waiting), BATCH_MAX))]
+        if not batch:
+            self._wake.clear()
+            return 0.0
+        try:
+            answers = await self._ledger.settle([pending.order for pending in batch])
+        except StoreError as error:
+            self.stuck = True
+            return self._outage.failed("settle", error)
+        self.stuck = False
+        self._outage.succeeded("settle")
+        for pending, answer in zip(batch, answers, strict=True):
+            self._waiting.popleft()
+            self._runs.remove(pending.run)
+            self._on_settled(pending, answer)
+        if not self._waiting:
+            self._wake.clear()
+            self._idle.set()
+        return 0.0
+
+    def abandon(self, report: Callable[[Pending], Any]) -> None:
+        """Give up on what Redis could not take before the stop, reported one by one."""
+        while self._waiting:
+            report(self._waiting.popleft())
+        self._idle.set()

@@ -1,0 +1,111 @@
+"""Before the first job: Redis is waited for, judged, and asked whether this prefix belongs to this queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from jobqd.clock import Clock
+from jobqd.duties.outage import Outage
+from jobqd.errors import ConfigError, StoreError, StoreFault
+from jobqd.keys import Keys
+from jobqd.store import Link
+
+_OLDEST = (6, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: fine (True), wrong (False), or to be thought about (None)."""
+
+    ok: bool | None
+    subject: str
+    message: str
+
+
+async def redis_info(link: Link) -> dict[str, str]:
+    """Return what INFO says that we judge by, empty if the server refuses INFO. Raises StoreError."""
+    try:
+        texts = [await link.command("INFO", section) for section in ("server", "memory", "persistence")]
+    except StoreError as error:
+        if error.fault in (StoreFault.DENIED, StoreFault.OTHER):
+            return {}
+        raise
+    lines = (line for text in texts for line in str(text).splitlines())
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+async def wait_for_redis(
+    link: Link, outage: Outage, clock: Clock, *, stopped: Callable[[], bool], on_wait: Callable[[float], None]
+) -> dict[str, str] | None:
+    """Return what Redis says of itself as soon as it answers; None if stopped before. `on_wait` gets seconds waited.
+
+    A wrong password or a server that is loading may be put right: all but a wrong type are waited for.
+    """
+    began = clock.monotonic()
+    while not stopped():
+        try:
+            await link.command("PING")
+            info = await redis_info(link)
+            outage.succeeded("start")
+            return info
+        except StoreError as error:
+            delay = outage.failed("start", error)
+            on_wait(clock.monotonic() - began)
+            await clock.sleep(delay)
+    return None
+
+
+def judge(info: Mapping[str, str], *, allow_eviction: bool) -> list[Finding]:
+    """Return what has to be said of a Redis, by its INFO: its version, its eviction policy, its persistence."""
+    if not info:
+        return [
+            Finding(None, "redis", "it refuses INFO, so its version, eviction and persistence are not known")
+        ]
+    return [_version(info), _eviction(info, allow_eviction), _persistence(info)]
+
+
+def _version(info: Mapping[str, str]) -> Finding:
+    text = info.get("redis_version", "0")
+    numbers = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    if numbers < _OLDEST:
+        return Finding(False, "version", f"Redis {text} is too old: jobqd needs 6.2 or later")
+    return Finding(True, "version", f"Redis {text}")
+
+
+def _eviction(info: Mapping[str, str], allowed: bool) -> Finding:
+    policy, limit = info.get("maxmemory_policy", "noeviction"), info.get("maxmemory", "0")
+    if limit == "0" or policy == "noeviction":
+        return Finding(True, "eviction", f"{policy}, maxmemory {limit}: nothing is evicted")
+    if policy.startswith("allkeys"):
+        wrong = f"maxmemory-policy is {policy}: when Redis is full it evicts jobs that nobody has run"
+        if allowed:
+            return Finding(None, "eviction", f"{wrong}; allowed by allow_eviction")
+        return Finding(
+            False, "eviction",
+            f"{wrong}; set it to noeviction, or use a Redis of its own, or accept the loss: allow_eviction = true",
+        )  # fmt: skip
+    return Finding(
+        None,
+        "eviction",
+        f"maxmemory-policy is {policy}: when Redis is full, results of ended jobs vanish early",
+    )
+
+
+def _persistence(info: Mapping[str, str]) -> Finding:
+    if info.get("aof_enabled") == "0":
+        return Finding(
+            None, "persistence", "appendonly is off: a crash of Redis loses the jobs since its last snapshot"
+        )
+    return Finding(True, "persistence", "append-only file on")
+
+
+async def claim_prefix(link: Link, keys: Keys) -> None:
+    """Make sure that one prefix holds one queue: job hashes carry no queue name. Raises ConfigError, StoreError."""
+    await link.command("SET", keys.registered, keys.ready, "NX")
+    held_by = await link.command("GET", keys.registered)
+    if held_by != keys.ready:
+        raise ConfigError(
+            f"queue: the prefix {keys.prefix!r} belongs to the queue {held_by!r} already, and one prefix holds one "
+            f"queue; give this one its own key_prefix (or, if the other is no longer used: DEL {keys.registered})"
+        )

@@ -1,0 +1,226 @@
+"""One run of one job, from its fields to its outcome: a pipeline that returns data and never raises."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from jobqd.context import RunContext, Services
+from jobqd.errors import ArgumentError, Fail, LeaseLost, Retry, Snooze, StoreError
+from jobqd.handlers import Handler, ResultError, encode_result
+from jobqd.job import Job, SyncJob
+from jobqd.retry import expired
+from jobqd.runs import Completed, Ending, Failed, Interrupted, Outcome, Run, Snoozed
+from jobqd.units import format_duration
+
+_TRACEBACK_LIMIT = 8_000
+_REMIND_EVERY = 10.0
+
+
+class Executor:
+    """Runs handlers. Cancellation comes only through `interrupt`, and only while a handler runs."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._loop = asyncio.get_running_loop()
+
+    async def execute(self, run: Run) -> Outcome:
+        """Run the job's handler and return how it ended."""
+        claimed, handler = run.claimed, run.handler
+        if expired(claimed, run.policy):
+            age = format_duration(run.policy.max_age)
+            return Failed(
+                f"expired: not finished within max_age ({age}) after it was due", "Expired", final=True
+            )
+        if handler is None:
+            return Failed("the job has no type: set the field `type`", "ArgumentError", final=True)
+        try:
+            arguments = handler.bind(claimed.fields)
+        except ArgumentError as error:
+            return Failed(str(error), "ArgumentError", final=True)
+        except Exception as error:  # noqa: BLE001 - a check of the application's own, inside a type hint, broke
+            return Failed(_message(error), type(error).__name__, _trace(error))
+        if run.ending is not None:
+            # It was ended between its claim and its first step, when there was nothing to cancel.
+            return _outcome_of_ending(run, run.ending)
+        return await self._perform(run, handler, arguments)
+
+    def interrupt(self, run: Run, ending: Ending) -> None:
+        """End a run: its handler gets CancelledError, or, in a thread, its `stopping` event and `Stopped`."""
+        if run.ending is None:
+            run.ending = ending
+        if run.stopping is not None:
+            run.stopping.set()
+        if run.thread is not None:
+            run.thread.set()
+        elif run.performing and run.task is not None:
+            run.task.cancel()
+            self._loop.call_later(_REMIND_EVERY, self._remind, run)
+
+    def _remind(self, run: Run) -> None:
+        if run.performing and run.task is not None:
+            self._services.world.log.warning(
+                "job.ignores_cancel", job_id=run.claimed.id, job_type=run.claimed.type, fence=run.claimed.fence,
+                ending=str(run.ending),
+            )  # fmt: skip
+            run.task.cancel()
+            self._loop.call_later(_REMIND_EVERY, self._remind, run)
+
+    async def _perform(self, run: Run, handler: Handler[..., Any], arguments: dict[str, Any]) -> Outcome:
+        timer = self._loop.call_later(run.policy.timeout, self.interrupt, run, Ending.TIMEOUT)
+        context: RunContext | None = None
+        run.performing = True
+        try:
+            if handler.wants_job or self._services.handlers.arounds or not handler.is_async:
+                context = RunContext(run, self._services)
+                value = await self._with_job(run, handler, arguments, context)
+            else:
+                value = await handler.invoke(None, arguments)
+            run.performing = False
+            return self._completed(run, value)
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is data here
+            run.performing = False
+            return self._ended(run, error)
+        finally:
+            timer.cancel()
+            if context is not None:
+                await self._close(run, context)
+
+    async def _with_job(
+        self, run: Run, handler: Handler[..., Any], arguments: dict[str, Any], context: RunContext
+    ) -> Any:
+        run.stopping = asyncio.Event()
+        job = Job(run.claimed, context, run.stopping)
+        async with self._watched(run, context):
+            if handler.is_async:
+                return await self._around(job, lambda: handler.invoke(job, arguments))
+            return await self._around(job, lambda: self._in_thread(run, handler, arguments, context))
+
+    async def _around(self, job: Any, call: Callable[[], Any]) -> Any:
+        if not self._services.handlers.arounds:
+            return await call()
+        async with AsyncExitStack() as stack:
+            for around in self._services.handlers.arounds:
+                await stack.enter_async_context(around(job))
+            return await call()
+
+    async def _in_thread(
+        self, run: Run, handler: Handler[..., Any], arguments: dict[str, Any], context: RunContext
+    ) -> Any:
+        run.thread = threading.Event()
+        if run.stopping is not None and run.stopping.is_set():
+            # The stop came while an `around` was entered.
+            run.thread.set()
+        job = SyncJob(run.claimed, context, run.thread, self._loop)
+        scope = contextvars.copy_context()
+
+        def call() -> Any:
+            try:
+                return scope.run(handler.invoke, job, arguments)
+            except StopIteration as error:
+                # A future refuses this one, and whoever waits for it would wait for ever (PEP 479 does the same).
+                raise RuntimeError("the handler raised StopIteration") from error
+
+        return await self._loop.run_in_executor(self._services.threads, call)
+
+    @asynccontextmanager
+    async def _watched(self, run: Run, context: RunContext) -> AsyncIterator[None]:
+        """End a run that reports no progress for `stall_timeout`."""
+        limit = run.policy.stall_timeout
+        if limit is None:
+            yield
+            return
+        timer = self._loop.call_later(limit, self.interrupt, run, Ending.STALLED)
+
+        def again() -> None:
+            nonlocal timer
+            timer.cancel()
+            timer = self._loop.call_later(limit, self.interrupt, run, Ending.STALLED)
+
+        context.on_progress = again
+        try:
+            yield
+        finally:
+            context.on_progress = None
+            timer.cancel()
+
+    async def _close(self, run: Run, context: RunContext) -> None:
+        """Programs end, and the last progress is sent, before the job goes on."""
+        await context.close()
+        try:
+            await self._services.progress.finish(run)
+        except StoreError:
+            # The outcome waits for Redis and is worth more than a percentage.
+            self._services.progress.forget(run)
+
+    def _completed(self, run: Run, value: Any) -> Outcome:
+        if run.ending is not None and run.task is not None:
+            # The handler returned in spite of our cancel; the cancel must not strike what follows.
+            _uncancel(run.task)
+        try:
+            return Completed(encode_result(value, self._services.max_result))
+        except ResultError as error:
+            return Failed(str(error), "ResultError", final=True)
+
+    def _ended(self, run: Run, error: BaseException) -> Outcome:
+        if run.ending is not None:
+            if run.task is not None:
+                _uncancel(run.task)
+            return _outcome_of_ending(run, run.ending)
+        match error:
+            case Retry():
+                return Failed(_message(error), "Retry", delay=error.delay)
+            case Fail():
+                return Failed(_message(error), "Fail", final=True)
+            case Snooze():
+                return Snoozed(error.delay)
+            case LeaseLost():
+                return Interrupted(str(Ending.LOST))
+            case asyncio.CancelledError():
+                return Failed("the handler was cancelled from within", "CancelledError", _trace(error))
+            case SystemExit():
+                return Failed(f"the handler called sys.exit({error.code!r})", "SystemExit", _trace(error))
+            case _:
+                return Failed(_message(error), type(error).__name__, _trace(error))
+
+
+def _uncancel(task: asyncio.Task[None]) -> None:
+    while task.cancelling():
+        task.uncancel()
+
+
+def _outcome_of_ending(run: Run, ending: Ending) -> Outcome:
+    if ending is Ending.TIMEOUT:
+        return Failed(f"timed out after {format_duration(run.policy.timeout)}", "Timeout")
+    if ending is Ending.STALLED:
+        limit = format_duration(run.policy.stall_timeout or 0)
+        return Failed(f"no progress for {limit} (stall_timeout)", "Stalled")
+    return Interrupted(str(ending))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not cost the job its record
+        text = "(its message could not be made)"
+    return text or type(error).__name__
+
+
+def _trace(error: BaseException) -> str:
+    """Return the traceback below this module's own frames, cut in the middle when it is long."""
+    try:
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+            frames = frames.tb_next
+        text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    except Exception:  # noqa: BLE001 - as above
+        return ""
+    if len(text) <= _TRACEBACK_LIMIT:
+        return text
+    half = _TRACEBACK_LIMIT // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"

@@ -1,0 +1,180 @@
+"""The heartbeat: a thread that renews every lease, so that a handler that blocks the event loop costs nobody a lease.
+
+It also watches the loop: a block of a second is logged with the job and the stack. Against C code that keeps the
+interpreter's lock it can do nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jobqd.clock import World
+from jobqd.duties.outage import Outage
+from jobqd.errors import StoreError
+from jobqd.keys import Seat
+from jobqd.runs import Run, Runs
+from jobqd.store import SyncLink, running
+from jobqd.store.call import Argument
+
+BLOCKED_AFTER = 1.0
+_CLOCK_TOLERANCE = 1.0
+
+OnLost = Callable[[str, int, str], None]
+"""Called on the loop with (id, fence, "cancelled" or "lost")."""
+Describe = Callable[[], Mapping[str, Argument]]
+
+
+class Trust:
+    """Whether this daemon may judge the leases of others: its own were renewed for a full lease, by one steady Redis.
+
+    Otherwise an outage longer than a lease would throw finished work away, and a fail-over or a clock that jumped
+    would make every lease look lapsed.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._since: float | None = None
+        self._last = 0.0
+        self._server = ""
+        self._offset = 0.0
+
+    def beat(self, monotonic: float, redis_now: float, server: str) -> None:
+        """Take note of a renewal that succeeded; `server` is the run_id of that Redis."""
+        offset = redis_now - monotonic
+        late = self._since is not None and monotonic - self._last > self._lease
+        if late or server != self._server or abs(offset - self._offset) > _CLOCK_TOLERANCE:
+            self._since = None
+        if self._since is None:
+            self._since, self._server, self._offset = monotonic, server, offset
+        self._last = monotonic
+
+    def lost(self) -> None:
+        """Take note of a renewal that failed."""
+        self._since = None
+
+    def earned(self, monotonic: float) -> bool:
+        """Whether the last full lease was one of renewals that succeeded."""
+        return (
+            self._since is not None
+            and self._last - self._since >= self._lease
+            and monotonic - self._last <= self._lease
+        )
+
+
+class Heartbeat:
+    """The thread. `beat_once` is one renewal and `watch_once` one look at the loop; tests call them."""
+
+    def __init__(
+        self, link: SyncLink, seat: Seat, runs: Runs, outage: Outage, world: World, *,
+        describe: Describe, on_lost: OnLost,
+    ) -> None:  # fmt: skip
+        self._link = link
+        self._seat = seat
+        self._runs = runs
+        self._outage = outage
+        self._clock = world.clock
+        self._log = world.log
+        self._describe = describe
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="jobqd-heartbeat", daemon=True)
+        self._server = ("", -1)
+        self._asked: float | None = None
+        self._next_report = BLOCKED_AFTER
+        self.trust = Trust(seat.lease)
+
+    def start(self) -> None:
+        """Begin; call on the loop's own thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; at most the renewal under way is awaited."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10.0)
+        self._link.close()
+
+    def _run(self) -> None:
+        next_beat = self._clock.monotonic()
+        look_every = min(0.5, self._seat.lease / 3)
+        while not self._stop.is_set():
+            now = self._clock.monotonic()
+            if now >= next_beat:
+                next_beat = now + self.beat_once()
+            self.watch_once()
+            self._stop.wait(max(0.0, min(look_every, next_beat - self._clock.monotonic())))
+
+    def beat_once(self) -> float:
+        """Renew all leases; returns seconds until the next renewal is due."""
+        runs = self._runs.snapshot()
+        call = running.beat(self._seat, self._describe(), [run.key for run in runs])
+        try:
+            beat = self._link.run(call)
+            server = self._server_id()
+        except StoreError as error:
+            self.trust.lost()
+            return max(0.01, min(self._outage.failed("heartbeat", error), self._seat.lease / 6))
+        self._outage.succeeded("heartbeat")
+        self.trust.beat(self._clock.monotonic(), beat.now, server)
+        for job_id, fence, reason in beat.lost:
+            self._call(self._on_lost, job_id, fence, reason)
+        return self._seat.lease / 3
+
+    def _server_id(self) -> str:
+        """Return the run_id of the Redis at the other end, asked once a connection."""
+        if self._server[1] != self._link.generation:
+            try:
+                info = str(self._link.command("INFO", "server"))
+            except StoreError as error:
+                if error.transient:
+                    raise
+                info = ""
+            lines = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+            self._server = (lines.get("run_id", "unknown"), self._link.generation)
+        return self._server[0]
+
+    def watch_once(self) -> None:
+        """Ask the loop for a sign of life, and report it if it owes one for too long."""
+        now = self._clock.monotonic()
+        if self._asked is None:
+            self._asked, self._next_report = now, BLOCKED_AFTER
+            self._call(self._answer)
+            return
+        blocked = now - self._asked
+        if blocked >= self._next_report:
+            self._next_report = max(self._next_report * 4, blocked)
+            self._report(blocked)
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None and self._next_report > BLOCKED_AFTER:
+            self._log.warning("loop.unblocked", duration=self._clock.monotonic() - asked)
+
+    def _report(self, blocked: float) -> None:
+        run = self._blocker()
+        frame = sys._current_frames().get(self._loop_thread)
+        stack = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else ""
+        fields: dict[str, Any] = {}
+        if run is not None:
+            fields = {"job_id": run.claimed.id, "job_type": run.claimed.type, "fence": run.claimed.fence}
+        self._log.error("loop.blocked", duration=blocked, stack=stack, **fields)
+
+    def _blocker(self) -> Run | None:
+        try:
+            task = asyncio.current_task(self._loop)
+        except RuntimeError:
+            return None
+        return next((run for run in self._runs.snapshot() if run.task is task and task is not None), None)
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            self._stop.set()  # the loop is closed: nobody is left to renew for

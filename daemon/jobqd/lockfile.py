@@ -1,0 +1,96 @@
+"""One daemon an instance and queue on a machine, and the memory of who it was before this one.
+
+The lock is held by the kernel for as long as the process lives, so whoever gets it knows that the last holder is dead.
+Host names and process ids prove nothing: containers share the one and reuse the other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+
+from jobqd.errors import ConfigError
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot, empty where there is none (proc(5), random/boot_id)."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+class InstanceLock:
+    """The lock file of one instance on one Redis, prefix and queue."""
+
+    def __init__(self, directory: Path, instance: str, target: str) -> None:
+        digest = hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        self.path = directory / f"jobqd-{re.sub(r'[^A-Za-z0-9_.-]', '_', instance)}-{digest}.lock"
+        self._instance = instance
+        self._file: int | None = None
+        self.predecessor: str | None = None
+        """The worker id of the last holder if it died in this boot, else None."""
+
+    def acquire(self) -> None:
+        """Take the lock and read who held it last. Raises ConfigError if a living process holds it."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Close-on-exec is Python's default: no child process keeps the lock of a dead daemon.
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f"runtime_dir: cannot open the lock file {self.path}: {error.strerror}; set runtime_dir to a directory "
+                "that this user may write"
+            ) from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            raise ConfigError(
+                f"another jobqd of instance {self._instance!r} runs on this queue here (it holds {self.path}); "
+                "give this one a name of its own: --instance NAME"
+            ) from None
+        self._file = file
+        self.predecessor = self._read(file)
+
+    def record(self, worker: str) -> None:
+        """Write who holds the lock now. Only after the predecessor's jobs were taken back: then they are lost track of."""
+        assert self._file is not None  # noqa: S101 - a defect, not an input
+        text = json.dumps({"worker": worker, "boot_id": boot_id(), "pid": os.getpid()}).encode()
+        os.pwrite(self._file, text.ljust(256) + b"\n", 0)
+        os.fsync(self._file)
+
+    def release(self, *, clean: bool) -> None:
+        """Let the lock go; after a clean stop nothing is left to be taken back."""
+        if self._file is not None:
+            if clean:
+                os.ftruncate(self._file, 0)
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> InstanceLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release(clean=False)
+
+    @staticmethod
+    def _read(file: int) -> str | None:
+        try:
+            last = json.loads(os.pread(file, 4096, 0))
+        except ValueError:
+            return None
+        if not isinstance(last, dict) or last.get("boot_id") != boot_id():
+            return None
+        worker = last.get("worker")
+        return worker if isinstance(worker, str) and worker else None

@@ -1,0 +1,79 @@
+"""What applications and libraries log with the standard library, on its way to the daemon's own sink."""
+
+from __future__ import annotations
+
+import logging
+
+from structlog.contextvars import get_contextvars
+
+from jobqd.logs.output import Output
+from jobqd.logs.record import Caller, Record, format_exception
+from jobqd.logs.text import safe_repr, shown
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class LibraryHandler(logging.Handler):
+    """Hands standard records on, with the logger's name, what `extra` added, and the context's fields."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.NOTSET)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; never raises."""
+        if record.levelno < self._output.level:
+            return
+        try:
+            self._output.write(self._converted(record))
+        except Exception:  # noqa: BLE001 - a log call must not fail the work it tells of
+            self._output.count_failure()
+
+    def _converted(self, record: logging.LogRecord) -> Record:
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        fields = {**get_contextvars(), "logger": record.name, **extra}
+        if record.stack_info:
+            fields["stack"] = record.stack_info
+        caller = Caller(record.pathname, record.lineno, record.funcName or "")
+        exception = format_exception(record.exc_info)
+        return Record(record.created, record.levelno, _message(record), fields, exception, caller)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return shown(record.getMessage())
+    except Exception:  # noqa: BLE001 - the arguments' own code may raise anything
+        return f"{shown(record.msg)} {safe_repr(record.args)}"
+
+
+def library_level(level: int) -> int:
+    """Return the level of the root logger: warnings and worse of libraries, everything while we debug.
+
+    An application that wants its own `info` lines sets the level of its own logger.
+    """
+    return logging.DEBUG if level <= logging.DEBUG else logging.WARNING
+
+
+class LibraryRoute:
+    """The root logger's state while the daemon owns it."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._handler = LibraryHandler(output)
+        root = logging.getLogger()
+        self._former_level = root.level
+        root.addHandler(self._handler)
+        # Without this the interpreter writes warnings to stderr itself, and may block on it.
+        logging.captureWarnings(True)
+        self.follow()
+
+    def follow(self) -> None:
+        """Take over the output's level."""
+        logging.getLogger().setLevel(library_level(self._output.level))
+
+    def close(self) -> None:
+        """Put the root logger back as it was."""
+        root = logging.getLogger()
+        root.removeHandler(self._handler)
+        root.setLevel(self._former_level)
+        logging.captureWarnings(False)

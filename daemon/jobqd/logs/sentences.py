@@ -1,0 +1,145 @@
+"""What each event says to a person: the console's lines and the journal's MESSAGE come from one table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+from jobqd.logs.record import Record
+from jobqd.logs.text import one_line, shown
+from jobqd.units import format_duration, format_size
+
+_BRACKETED = re.compile(r"\[([^\]]*)\]")
+_DURATIONS = frozenset({"away", "delay", "duration", "lease", "timeout", "waited"})
+_SIZES = frozenset({"size", "limit_bytes"})
+_SUBJECT = frozenset({"job_id", "job_type", "attempt", "fence"})
+_BLOCKS = ("stack",)
+_FIELD_LIMIT = 2000
+
+
+class Sentence:
+    """A template: `{field}` is filled in, `[a part]` is left out when a field that it names is not there.
+
+    `details` follow in parentheses, each only if its fields are there.
+    """
+
+    __slots__ = ("_details", "_pieces", "names")
+
+    def __init__(self, template: str, *details: str) -> None:
+        self._pieces = [
+            _Piece.of(text, optional=index % 2 == 1)
+            for index, text in enumerate(_BRACKETED.split(template))
+            if text
+        ]
+        self._details = [_Piece.of(text, optional=True) for text in details]
+        self.names = frozenset(name for piece in (*self._pieces, *self._details) for name in piece.names)
+        """Fields that the sentence tells, if they are there."""
+
+    def fill(self, fields: dict[str, Any]) -> str:
+        """Return the sentence for these fields."""
+        text = "".join(piece.fill(fields) for piece in self._pieces)
+        details = ", ".join(filter(None, (piece.fill(fields) for piece in self._details)))
+        return f"{text} ({details})" if details else text
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    text: str
+    names: tuple[str, ...]
+    optional: bool
+
+    @classmethod
+    def of(cls, text: str, *, optional: bool) -> _Piece:
+        return cls(text, tuple(name for _, name, _, _ in Formatter().parse(text) if name), optional)
+
+    def fill(self, fields: dict[str, Any]) -> str:
+        if self.optional and any(fields.get(name) in (None, "") for name in self.names):
+            return ""
+        return self.text.format_map({name: humane(name, fields.get(name, "?")) for name in self.names})
+
+
+SENTENCES = {
+    "job.started": Sentence("started", "waited {waited}", "attempt {attempt}"),
+    "job.completed": Sentence("completed[ in {duration}]", "waited {waited}", "attempt {attempt}"),
+    "job.retrying": Sentence(
+        "failed[: {error}]; runs again[ in {delay}]",
+        "attempt {attempt} of {max_attempts}",
+        "ran {duration}",
+    ),
+    "job.dead": Sentence("is dead-lettered[: {error}]", "attempt {attempt}", "ran {duration}"),
+    "job.released": Sentence("handed back, no attempt spent[: {reason}]", "ran {duration}"),
+    "job.snoozed": Sentence("snoozes[ for {delay}]", "ran {duration}"),
+    "job.cancelled": Sentence("cancelled", "ran {duration}"),
+    "job.lost": Sentence("lost its lease; its result is refused[: {reason}]", "ran {duration}"),
+    "job.recovered": Sentence("recovered from a daemon that is gone[: {reason}]"),
+    "job.not_recorded": Sentence("ended[ as {outcome}], but Redis did not take the outcome"),
+    "job.lines_suppressed": Sentence("{count} more runs ended; their lines were left out"),
+    "daemon.starting": Sentence("jobqd[ {version}] starts"),
+    "daemon.ready": Sentence("ready[: {concurrency} workers][ on {queue}]", "started in {duration}"),
+    "daemon.reloading": Sentence("reloading"),
+    "daemon.draining": Sentence("stopping: no new jobs[, {running} still running]", "waits up to {timeout}"),
+    "daemon.stopping": Sentence("stopping[: {reason}]"),
+    "daemon.stopped": Sentence("stopped", "after {duration}"),
+    "redis.away": Sentence("Redis is away[: {error}]; running jobs go on"),
+    "redis.back": Sentence("Redis is back[ after {away}]", "away {duration}"),
+    "loop.blocked": Sentence("event loop blocked[ for {duration}]"),
+    "log.dropped": Sentence("{count} log lines were dropped: the reader of the log was too slow"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A record for a person, every part one line without control characters, except the texts of `blocks`."""
+
+    job_type: str
+    job_id: str
+    text: str
+    rest: list[tuple[str, str]]
+    """Fields that the text does not tell."""
+    blocks: list[str]
+    """Texts of several lines: a stack, a traceback."""
+
+    def sentence(self) -> str:
+        """Return the description as one line."""
+        subject = " ".join(filter(None, (self.job_type, self.job_id)))
+        rest = "".join(f" {name}={value}" for name, value in self.rest)
+        return f"{subject} {self.text}{rest}" if subject else f"{self.text}{rest}"
+
+
+def describe(record: Record) -> Description:
+    """Return what a record says to a person."""
+    fields = record.fields
+    sentence = SENTENCES.get(record.event)
+    text = one_line(record.event) if sentence is None else sentence.fill(fields)
+    told = (sentence.names if sentence else frozenset()) | (_SUBJECT if "job_id" in fields else frozenset())
+    blocks = [shown(fields[name]) for name in _BLOCKS if fields.get(name)]
+    if record.exception:
+        blocks.append(record.exception)
+    rest = [
+        (one_line(shown(name, _FIELD_LIMIT)), _quoted(humane(name, value)))
+        for name, value in fields.items()
+        if name not in told and name not in _BLOCKS and value is not None
+    ]
+    job_type = _subject(fields, "job_type") if "job_id" in fields else ""
+    return Description(job_type, _subject(fields, "job_id"), text, rest, blocks)
+
+
+def humane(name: str, value: Any) -> str:
+    """Return a value as a person reads it; the field's name tells seconds and bytes from other numbers."""
+    if type(value) in (int, float) and value >= 0:
+        if name in _DURATIONS:
+            return format_duration(value)
+        if name in _SIZES:
+            return format_size(int(value))
+    return one_line(shown(value, _FIELD_LIMIT))
+
+
+def _subject(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return "" if value is None else one_line(shown(value, _FIELD_LIMIT))
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if not text or " " in text or "=" in text else text

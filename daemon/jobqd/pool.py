@@ -1,0 +1,155 @@
+"""The worker pool: a bounded number of runs at once, each a task of its own; caps per type; draining."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from jobqd.clock import World
+from jobqd.executor import Executor
+from jobqd.handlers import Handlers
+from jobqd.job import Claimed
+from jobqd.policy import Policies
+from jobqd.runs import Ending, Interrupted, Outcome, Run, Runs, Snoozed
+
+Submit = Callable[[Run, Outcome], None]
+
+
+class Pool:
+    """Starts a run for each claimed job and hands its outcome on; a worker is free as soon as it has done so."""
+
+    def __init__(
+        self, concurrency: int, executor: Executor, runs: Runs, handlers: Handlers, policies: Policies, *,
+        submit: Submit, on_free: Callable[[bool], None], world: World,
+    ) -> None:  # fmt: skip
+        self._concurrency = concurrency
+        self._executor = executor
+        self._runs = runs
+        self._handlers = handlers
+        self._policies = policies
+        self._submit = submit
+        self._on_free = on_free
+        self._clock = world.clock
+        self._log = world.log
+        self._busy: dict[tuple[str, int], Run] = {}
+        self._caps = {name: cap for name in handlers.types if (cap := policies.cap(name)) is not None}
+        self._running = dict.fromkeys(self._caps, 0)
+        self._allowances = dict.fromkeys(handlers.types, -1)
+        self._changed = asyncio.Event()
+
+    @property
+    def idle(self) -> int:
+        """How many workers are free."""
+        return self._concurrency - len(self._busy)
+
+    @property
+    def busy(self) -> int:
+        """How many workers run a handler."""
+        return len(self._busy)
+
+    @property
+    def concurrency(self) -> int:
+        """How many workers there are."""
+        return self._concurrency
+
+    def allowances(self) -> Mapping[str, int]:
+        """Return for each type with a handler how many more of it may start now; -1 for those without a cap."""
+        for name, cap in self._caps.items():
+            self._allowances[name] = max(0, cap - self._running[name])
+        return self._allowances
+
+    def start(self, claimed: Claimed) -> None:
+        """Begin the run of a claimed job."""
+        older = self._runs.holds(claimed.id)
+        handler = self._handlers.get(claimed.type)
+        run = Run(claimed, handler, self._policies.of(claimed), self._clock.monotonic())
+        self._runs.add(run)
+        if older:
+            # Its older run has lost the lease but not ended: two at once in one process would share what they write.
+            self._submit(run, Snoozed(1.0))
+            return
+        self._busy[run.key] = run
+        if claimed.type in self._running:
+            self._running[claimed.type] += 1
+        run.task = asyncio.get_running_loop().create_task(self._work(run))
+
+    def hand_back(self, claimed: Claimed) -> None:
+        """Give back a job that was claimed but will not be begun."""
+        run = Run(claimed, None, self._policies.of(claimed), self._clock.monotonic())
+        self._runs.add(run)
+        self._submit(run, Interrupted(str(Ending.STOP), begun=False))
+
+    async def _work(self, run: Run) -> None:
+        try:
+            outcome = await self._executor.execute(run)
+        finally:
+            run.ended = self._clock.monotonic()
+            del self._busy[run.key]
+            capped = run.claimed.type in self._running
+            if capped:
+                self._running[run.claimed.type] -= 1
+            self._changed.set()
+        if run.ending in (Ending.CANCELLED, Ending.LOST) and isinstance(outcome, Interrupted):
+            # Redis has given the job away already: there is nothing to settle.
+            self._runs.remove(run)
+            self._log.info(
+                "job.cancelled" if run.ending is Ending.CANCELLED else "job.lost", job_id=run.claimed.id,
+                job_type=run.claimed.type, attempt=run.claimed.attempts + 1, fence=run.claimed.fence,
+                duration=run.ended - run.started,
+            )  # fmt: skip
+        else:
+            self._submit(run, outcome)
+        self._on_free(capped)
+
+    def end(self, job_id: str, fence: int | None, ending: Ending) -> None:
+        """End the runs of a job that was cancelled or whose lease was lost; `fence` None means any run."""
+        for run in self._runs.of(job_id):
+            if fence in (None, run.claimed.fence) and run.key in self._busy and run.ending is None:
+                self._executor.interrupt(run, ending)
+
+    async def drain(self, skip: asyncio.Event, max_interruptions: int, grace: float = 10.0) -> list[Run]:
+        """Ask every run to finish, wait as long as each may take, then end the rest.
+
+        Setting `skip` ends the wait. Returns the runs that did not end even so.
+        """
+        began = self._clock.monotonic()
+        for run in self._busy.values():
+            if run.stopping is not None:
+                run.stopping.set()
+            if run.thread is not None:
+                run.thread.set()
+        while self._busy and not skip.is_set():
+            now = self._clock.monotonic()
+            deadlines = {run: _drain_deadline(run, began, max_interruptions) for run in self._busy.values()}
+            for run, deadline in deadlines.items():
+                if deadline <= now and run.ending is None:
+                    self._executor.interrupt(run, Ending.STOP)
+            coming = [deadline - now for deadline in deadlines.values() if deadline > now]
+            if not coming:
+                break
+            await self._wait_change(min(coming), skip)
+        for run in list(self._busy.values()):
+            if run.ending is None:
+                self._executor.interrupt(run, Ending.STOP)
+        end = self._clock.monotonic() + grace
+        while self._busy and (left := end - self._clock.monotonic()) > 0:
+            await self._wait_change(left, None)
+        return list(self._busy.values())
+
+    async def _wait_change(self, seconds: float, skip: asyncio.Event | None) -> None:
+        self._changed.clear()
+        waits = [asyncio.ensure_future(self._changed.wait())]
+        if skip is not None:
+            waits.append(asyncio.ensure_future(skip.wait()))
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+
+def _drain_deadline(run: Run, began: float, max_interruptions: int) -> float:
+    """Return when a stop ends a run: a job that was interrupted often enough may use its whole timeout."""
+    if run.claimed.interruptions >= max_interruptions:
+        return run.started + run.policy.timeout + 1.0
+    return began + run.policy.drain_timeout

@@ -1,0 +1,167 @@
+"""The runs that live in this process: which jobs it leases, since when, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from jobqd.job import Claimed
+
+
+class Ending(StrEnum):
+    """Why the daemon ended a run before its handler returned."""
+
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    CANCELLED = "cancelled"
+    LOST = "lost its lease"
+    STOP = "the daemon stops"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits of one job, resolved: job hash over settings over decorator over global. Times in seconds."""
+
+    max_attempts: int
+    timeout: float
+    retry_delay: float
+    retry_max_delay: float
+    job_ttl: float
+    dead_ttl: float
+    max_age: float
+    drain_timeout: float
+    stall_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The handler returned; `result` is its value as a JSON text."""
+
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run failed by itself. `final` means that trying again is useless; `delay` overrides the backoff."""
+
+    error: str
+    error_type: str
+    traceback: str = ""
+    delay: float | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The handler asked to be run again after `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """We ended the run, or never began it (`begun` is false): it is handed back uncharged."""
+
+    reason: str
+    begun: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """The lease ran out, or its daemon is known to be dead."""
+
+    reason: str
+
+
+Outcome = Completed | Failed | Snoozed | Interrupted | Lapsed
+"""How a run ended: data, not exceptions. Each leads to exactly one settlement (see `jobqd.retry`)."""
+
+
+class Run:
+    """One run of one job in this process, from its claim until Redis has its outcome."""
+
+    __slots__ = (
+        "claimed", "ended", "ending", "handler", "performing", "policy", "started", "stopping", "task", "thread",
+    )  # fmt: skip
+
+    def __init__(self, claimed: Claimed, handler: Any, policy: Policy, started: float) -> None:
+        self.claimed = claimed
+        self.handler = handler
+        self.policy = policy
+        self.started = started
+        """Monotonic time at which it was claimed."""
+        self.ended = started
+        """Monotonic time at which its handler ended."""
+        self.ending: Ending | None = None
+        self.performing = False
+        """True while the application's code runs: only then may the task be cancelled."""
+        self.task: asyncio.Task[None] | None = None
+        self.stopping: asyncio.Event | None = None
+        self.thread: Any = None
+        """The `threading.Event` of a `def` handler, set together with `stopping`."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """(id, fence): one job may have an older run here that has not ended yet."""
+        return (self.claimed.id, self.claimed.fence)
+
+
+class Runs:
+    """Every run whose lease this process holds, readable from the heartbeat's thread.
+
+    A run is added when claimed and removed only when its outcome is settled or refused, so that a result that
+    waits for Redis keeps its lease.
+    """
+
+    __slots__ = ("_ids", "_runs", "_types")
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[str, int], Run] = {}
+        self._types: Counter[str] = Counter()
+        self._ids: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.snapshot())
+
+    def snapshot(self) -> list[Run]:
+        """Return the runs as they are now; `list(dict.values())` is one step under the interpreter's lock."""
+        return list(self._runs.values())
+
+    def get(self, key: tuple[str, int]) -> Run | None:
+        """Return one run, or None."""
+        return self._runs.get(key)
+
+    def of(self, job_id: str) -> list[Run]:
+        """Return the runs of one job; more than one only after a lost lease."""
+        return [run for run in self.snapshot() if run.claimed.id == job_id] if job_id in self._ids else []
+
+    def holds(self, job_id: str) -> bool:
+        """Whether a run of this job still lives here."""
+        return job_id in self._ids
+
+    def count(self, job_type: str) -> int:
+        """How many runs of this type live here."""
+        return self._types[job_type]
+
+    def add(self, run: Run) -> None:
+        """Take a run in."""
+        self._runs[run.key] = run
+        self._types[run.claimed.type] += 1
+        self._ids[run.claimed.id] += 1
+
+    def remove(self, run: Run) -> bool:
+        """Let a run go; false if it was gone already."""
+        if self._runs.pop(run.key, None) is None:
+            return False
+        for counter, name in ((self._types, run.claimed.type), (self._ids, run.claimed.id)):
+            counter[name] -= 1
+            if not counter[name]:
+                del counter[name]
+        return True

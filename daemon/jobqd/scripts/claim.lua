@@ -1,0 +1,287 @@
+-- claim: lease the most urgent jobs that this daemon may run now, and put aside those it may not.
+--
+-- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  6 dead  7 finished  8 counters  9 claim record of this worker
+-- ARGV  1 job key prefix  2 progress channel prefix  3 worker  4 claim number  5 want (1..500)  6 lease (s)
+--       7 most ids put aside in one call  8 record's TTL (ms)  9 max_age (s)
+--       then pairs: type, how many more of it may run here (-1: no cap). A type not named has no handler here.
+-- RETURNS  {now, more, {{id, fence, score, reborn, {field, value, ...}}, ...}, {id, reason, ...}}
+--       more: 1 when the head was full of jobs put aside; call again. reborn: 1 for a new enqueue of an ended id: the
+--       caller forgets the fields of the old one. The last list names ready entries that were dropped, and why.
+--
+-- Sending it again with the same number gives the same leases; an older number gives none (a late copy of a request).
+
+local ready, active, scheduled, held, missing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local counters, record = KEYS[8], KEYS[9]
+local job_prefix, channel_prefix, worker = ARGV[1], ARGV[2], ARGV[3]
+local number, want, lease = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local aside_max, record_ttl, max_age = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
+
+local TERMINAL = {completed = true, failed = true, cancelled = true}
+
+local function integer(text)
+  if text and #text <= 15 and string.find(text, '^%d+$') then return tonumber(text) end
+  return 0
+end
+
+-- A key of another type in a hash's place means that there is no job; any other error stops the script before it writes.
+local function foreign(reply)
+  if not reply.err then return false end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return true end
+  error(reply.err)
+end
+
+-- A first write, even one without effect, lets the rest succeed when Redis is at maxmemory.
+redis.call('ZREM', active, '')
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local now_text = string.format('%.6f', now)
+local until_text = string.format('%.6f', now + lease)
+
+local function hash(id)
+  local flat = redis.pcall('HGETALL', job_prefix .. id)
+  if foreign(flat) then return nil, nil, 'not a hash' end
+  local fields = {}
+  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
+  return flat, fields
+end
+
+-- 1. Has this very claim been made before?
+local last = redis.pcall('GET', record)
+if type(last) == 'table' then foreign(last) end
+if type(last) == 'string' then
+  local ok, saved = pcall(cmsgpack.unpack, last)
+  if ok and type(saved) == 'table' and type(saved[1]) == 'number' and number <= saved[1] then
+    local again = {}
+    if number == saved[1] then
+      for i = 2, #saved, 3 do
+        local id, fence, score = saved[i], saved[i + 1], saved[i + 2]
+        local flat, fields = hash(id)
+        if flat and fields.worker == worker and integer(fields.fence) == fence and redis.call('ZSCORE', active, id) then
+          redis.call('ZADD', active, 'XX', until_text, id)
+          again[#again + 1] = {id, fence, score, 0, flat}
+        end
+      end
+    end
+    redis.call('ZRANGE', ready, 0, 0)
+    return {now_text, 0, again, {}}
+  end
+end
+
+-- 2. Read: the lowest scores among ready and the held sets of the types that may run.
+local allowance = {}
+for i = 10, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
+
+local chunk = math.max(want, 16)
+local sources, has_missing = {{key = ready, offset = 0, at = 1, items = {}, drop = {}}}, false
+redis.call('ZCARD', scheduled)
+for _, reason in ipairs(redis.call('SMEMBERS', held)) do
+  local job_type = string.match(reason, '^type:(.*)$')
+  if reason == 'missing' then
+    has_missing = true
+  elseif job_type and allowance[job_type] and allowance[job_type] ~= 0 then
+    sources[#sources + 1] = {key = held .. ':' .. reason, reason = reason, offset = 0, at = 1, items = {}, drop = {}}
+  end
+end
+
+local function head(source)
+  if source.at > #source.items then
+    if source.done then return nil end
+    local items
+    if source.reason then
+      items = redis.pcall('ZRANGE', source.key, source.offset, source.offset + chunk - 1, 'WITHSCORES')
+      if items.err then items = {} end
+    else
+      items = redis.call('ZRANGE', source.key, source.offset, source.offset + chunk - 1, 'WITHSCORES')
+    end
+    source.items, source.at, source.offset = items, 1, source.offset + chunk
+    source.done = #items < 2 * chunk
+    if #items == 0 then return nil end
+    local ids = {}
+    for i = 1, #items, 2 do ids[#ids + 1] = items[i] end
+    source.leased = redis.call('ZMSCORE', active, unpack(ids))
+  end
+  return tonumber(source.items[source.at + 1])
+end
+
+local function most_urgent()
+  local best, best_score
+  for _, source in ipairs(sources) do
+    local score = head(source)
+    -- On equal scores a held job goes first: it has been waiting longer.
+    if score and (not best or score < best_score or (score == best_score and source.reason)) then
+      best, best_score = source, score
+    end
+  end
+  return best
+end
+
+local taken, taken_by_id, aside, absent, running = {}, {}, {}, {}, {}
+local unready, seen, reports, asides = {}, {}, {}, {}
+
+local function drop(id, reason)
+  unready[#unready + 1] = id
+  if reason then
+    reports[#reports + 1] = id
+    reports[#reports + 1] = reason
+  end
+end
+
+local function consider(source, id, score, leased)
+  local flat, fields, bad = hash(id)
+  if bad then return drop(id, bad) end
+  if #flat == 0 then
+    if source.reason then drop(id, 'no hash') else absent[#absent + 1] = {id = id, score = score} end
+    return
+  end
+  if leased then
+    if fields.status ~= 'processing' then running[#running + 1] = id end
+    return drop(id)
+  end
+  if fields.finished_at and TERMINAL[fields.status] then return drop(id, fields.status) end
+  local reborn = fields.finished_at ~= nil and fields.status == 'queued'
+  local due = not reborn and tonumber(fields._due_at or '')
+  local expired = due and now - due > max_age
+  local job_type = fields.type or ''
+  local allowed = allowance[job_type]
+  if job_type == '' or expired then allowed = -1 end
+  if not allowed or allowed == 0 then
+    local reason = 'type:' .. job_type
+    if source.reason == reason then
+      source.done, source.items = true, {}
+    else
+      -- An entry whose job has another type by now moves on, or it would bar the way of those behind it.
+      if source.reason then source.drop[#source.drop + 1] = id end
+      if not asides[reason] then asides[reason] = redis.call('ZCARD', held .. ':' .. reason) end
+      aside[#aside + 1] = {id = id, score = score, reason = reason, fields = fields, reborn = reborn}
+    end
+    return
+  end
+  if allowed > 0 then allowance[job_type] = allowed - 1 end
+  taken_by_id[id] = true
+  taken[#taken + 1] = {
+    id = id, score = score, flat = flat, fields = fields, reborn = reborn,
+    fence = integer(fields.fence) + 1, reason = source.reason,
+  }
+end
+
+local looked = 0
+while #taken < want and looked - #taken < aside_max do
+  local source = most_urgent()
+  if not source then break end
+  local at = source.at
+  local id, score, leased = source.items[at], source.items[at + 1], source.leased[(at + 1) / 2]
+  source.at = at + 2
+  if not seen[id] then
+    seen[id] = true
+    consider(source, id, score, leased)
+    if unready[#unready] == id then source.drop[#source.drop + 1] = id end
+  elseif taken_by_id[id] then
+    source.drop[#source.drop + 1] = id
+  end
+  looked = looked + 1
+end
+local more = (#taken < want and looked - #taken >= aside_max) and 1 or 0
+if #absent > 0 or has_missing then
+  redis.call('ZCARD', missing)
+  redis.call('ZCARD', held .. ':missing')
+end
+
+-- 3. Write. A lease first, so that an id is never in no index.
+local entered = 0
+
+local function priority(score)
+  local value = math.floor(tonumber(score))
+  return string.format('%.0f', math.max(-1e15, math.min(1e15, value)))
+end
+
+local function enter(fields, reborn, changes)
+  if reborn or not tonumber(fields._due_at or '') then
+    changes[#changes + 1] = '_due_at'
+    changes[#changes + 1] = now_text
+    entered = entered + 1
+  end
+end
+
+local function forget(key, id)
+  redis.call('HDEL', key, 'attempts', 'crashes', 'interruptions', 'result', 'error', 'error_type', 'traceback',
+    'checkpoint', 'finished_at', 'progress', 'step', 'eta_seconds', '_history', '_ended')
+  redis.call('PERSIST', key)
+  redis.pcall('LREM', dead, 0, id)
+end
+
+local taken_ids, saved = {}, {number}
+if #taken > 0 then
+  local leases = {}
+  for i, job in ipairs(taken) do
+    taken_ids[i] = job.id
+    leases[2 * i - 1], leases[2 * i] = until_text, job.id
+    saved[3 * i - 1], saved[3 * i], saved[3 * i + 1] = job.id, job.fence, job.score
+  end
+  redis.call('ZADD', active, unpack(leases))
+end
+redis.call('SET', record, cmsgpack.pack(saved), 'PX', record_ttl)
+for _, job in ipairs(taken) do
+  local key, fields = job_prefix .. job.id, job.fields
+  local changes = {'status', 'processing', 'worker', worker, 'fence', job.fence, 'started_at', now_text}
+  local level = priority(job.score)
+  if fields.priority ~= level then
+    changes[#changes + 1] = 'priority'
+    changes[#changes + 1] = level
+  end
+  enter(fields, job.reborn, changes)
+  if job.reborn then forget(key, job.id) end
+  redis.call('HSET', key, unpack(changes))
+  if fields.held or fields.progress then redis.call('HDEL', key, 'held', 'progress', 'step', 'eta_seconds') end
+  if fields.held then redis.pcall('ZREM', held .. ':' .. fields.held, job.id) end
+  redis.call('PUBLISH', channel_prefix .. job.id, '{"status":"processing"}')
+end
+for _, job in ipairs(aside) do
+  local key = job_prefix .. job.id
+  local changes = {'held', job.reason}
+  enter(job.fields, job.reborn, changes)
+  redis.call('ZADD', held .. ':' .. job.reason, job.score, job.id)
+  redis.call('SADD', held, job.reason)
+  if job.reborn then forget(key, job.id) end
+  if job.fields.held and job.fields.held ~= job.reason then redis.pcall('ZREM', held .. ':' .. job.fields.held, job.id) end
+  redis.call('HSET', key, unpack(changes))
+end
+for _, job in ipairs(absent) do
+  redis.call('ZADD', missing, 'NX', now_text, job.id)
+  redis.call('ZADD', held .. ':missing', job.score, job.id)
+  redis.call('SADD', held, 'missing')
+end
+for _, id in ipairs(running) do redis.call('HSET', job_prefix .. id, 'status', 'processing') end
+
+-- 4. Out of the indexes they were in.
+for _, job in ipairs(aside) do unready[#unready + 1] = job.id end
+for _, job in ipairs(absent) do unready[#unready + 1] = job.id end
+if #taken_ids > 0 then
+  redis.call('ZREM', ready, unpack(taken_ids))
+  redis.call('ZREM', scheduled, unpack(taken_ids))
+  if has_missing then
+    redis.call('ZREM', held .. ':missing', unpack(taken_ids))
+    redis.call('ZREM', missing, unpack(taken_ids))
+  end
+end
+for i = 1, #unready, 500 do redis.call('ZREM', ready, unpack(unready, i, math.min(i + 499, #unready))) end
+if #aside > 0 then
+  for _, job in ipairs(aside) do redis.call('ZREM', scheduled, job.id) end
+end
+for _, source in ipairs(sources) do
+  if source.reason then
+    for _, job in ipairs(taken) do
+      if job.reason == source.reason then redis.pcall('ZREM', source.key, job.id) end
+    end
+    for _, id in ipairs(source.drop) do redis.pcall('ZREM', source.key, id) end
+    if redis.call('EXISTS', source.key) == 0 then redis.call('SREM', held, source.reason) end
+  end
+end
+if entered > 0 then redis.pcall('HINCRBY', counters, 'entered', entered) end
+if #reports > 0 then redis.pcall('HINCRBY', counters, 'dropped', #reports / 2) end
+
+-- A read of `ready` after the last write arms CLIENT TRACKING for the next change; a script's own writes disarm it.
+redis.call('ZRANGE', ready, 0, 0)
+
+local jobs = {}
+for i, job in ipairs(taken) do jobs[i] = {job.id, job.fence, job.score, job.reborn and 1 or 0, job.flat} end
+return {now_text, more, jobs, reports}

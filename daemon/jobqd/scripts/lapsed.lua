@@ -1,0 +1,60 @@
+-- lapsed: list leases that ran out, or those of one dead worker, for the caller to decide; clear away leftovers.
+--
+-- KEYS  1 ready  2 active  8 counters (the rest as in claim)
+-- ARGV  1 job key prefix  2 '' (by time) or the dead worker's id  3 offset (by worker only)  4 how many ids to look at
+-- RETURNS  {how many ids were looked at and stay, {{id, worker, fence, {field, value, ...}}, ...}}
+--
+-- Writes only to drop an active id that has no hash or has ended: both can be repeated at will.
+
+local active, counters = KEYS[2], KEYS[8]
+local job_prefix, dead_worker, offset, limit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local TERMINAL = {completed = true, failed = true, cancelled = true}
+local FIELDS = {'worker', 'fence', 'status', 'finished_at', 'type', 'attempts', 'crashes', 'interruptions',
+  'max_attempts', 'timeout', '_due_at', 'error', 'error_type', 'traceback'}
+
+local function integer(text)
+  if text and #text <= 15 and string.find(text, '^%d+$') then return tonumber(text) end
+  return 0
+end
+
+-- A key of another type in a hash's place means that there is no job; any other error stops the script before it writes.
+local function foreign(reply)
+  if not reply.err then return false end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return true end
+  error(reply.err)
+end
+
+redis.call('ZREM', active, '')
+local time = redis.call('TIME')
+local now = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
+
+local ids
+if dead_worker == '' then
+  ids = redis.call('ZRANGEBYSCORE', active, '-inf', '(' .. now, 'LIMIT', 0, limit)
+else
+  ids = redis.call('ZRANGE', active, offset, offset + limit - 1)
+end
+
+local rows, stay, leftovers = {}, 0, {}
+for _, id in ipairs(ids) do
+  local h = redis.pcall('HMGET', job_prefix .. id, unpack(FIELDS))
+  local lost = foreign(h) or (not h[3] and not h[5] and redis.call('EXISTS', job_prefix .. id) == 0)
+  if lost or (h[4] and TERMINAL[h[3]]) then
+    leftovers[#leftovers + 1] = id
+    if lost then redis.pcall('HINCRBY', counters, 'vanished', 1) end
+  else
+    stay = stay + 1
+    if dead_worker == '' or h[1] == dead_worker then
+      local flat = {}
+      for i, name in ipairs(FIELDS) do
+        if h[i] then
+          flat[#flat + 1] = name
+          flat[#flat + 1] = h[i]
+        end
+      end
+      rows[#rows + 1] = {id, h[1] or '', integer(h[2]), flat}
+    end
+  end
+end
+if #leftovers > 0 then redis.call('ZREM', active, unpack(leftovers)) end
+return {stay, rows}

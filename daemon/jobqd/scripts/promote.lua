@@ -1,0 +1,87 @@
+-- promote: move jobs that are due into `ready`, and look again at ids whose hash was not there yet.
+--
+-- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  8 counters (the rest as in claim)
+-- ARGV  1 job key prefix  2 progress channel prefix  3 how many at most  4 seconds an id may wait for its hash
+-- RETURNS  {moved, milliseconds until the next is due (-1: none), {id, reason, ...} that were dropped}
+
+local ready, active, scheduled, held, missing, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8]
+local job_prefix, channel_prefix, limit, patience = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local TERMINAL = {completed = true, failed = true, cancelled = true}
+
+-- A key of another type in a hash's place means that there is no job; any other error stops the script before it writes.
+local function foreign(reply)
+  if not reply.err then return false end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return true end
+  error(reply.err)
+end
+
+redis.call('ZREM', active, '')
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local now_text = string.format('%.6f', now)
+
+-- 1. Read.
+redis.call('ZCARD', ready)
+local due = redis.call('ZRANGEBYSCORE', scheduled, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
+local moves, gone, dropped = {}, {}, {}
+for i = 1, #due, 2 do
+  local id = due[i]
+  local h = redis.pcall('HMGET', job_prefix .. id, 'status', 'finished_at', 'priority', '_due_at', 'type')
+  local bad = foreign(h)
+  if bad or (not h[1] and not h[5] and redis.call('EXISTS', job_prefix .. id) == 0) then
+    gone[#gone + 1] = id
+    dropped[#dropped + 1] = id
+    dropped[#dropped + 1] = bad and 'not a hash' or 'no hash'
+  elseif (h[2] and TERMINAL[h[1]]) or redis.call('ZSCORE', active, id) then
+    gone[#gone + 1] = id
+  else
+    moves[#moves + 1] = {id = id, due = due[i + 1], priority = h[3], entered = tonumber(h[4] or '')}
+  end
+end
+local waiting = redis.call('ZRANGEBYSCORE', missing, '-inf', string.format('%.6f', now - 1), 'WITHSCORES', 'LIMIT', 0, 100)
+
+-- 2. Write: into `ready` first.
+local function score(priority)
+  local value = tonumber(priority or '')
+  if not value or value ~= value or value > 1e15 or value < -1e15 then value = 0 end
+  -- %.17g and not tostring(), which would cut the fraction that orders equals.
+  return string.format('%.17g', math.floor(value) + now / 1e10)
+end
+
+local entered = 0
+for _, job in ipairs(moves) do
+  redis.call('ZADD', ready, 'NX', score(job.priority), job.id)
+  local changes = {'status', 'queued'}
+  if not job.entered then
+    changes[3], changes[4] = '_due_at', job.due
+    entered = entered + 1
+  end
+  redis.call('HSET', job_prefix .. job.id, unpack(changes))
+  redis.call('ZREM', scheduled, job.id)
+  redis.call('PUBLISH', channel_prefix .. job.id, '{"status":"queued"}')
+end
+if #gone > 0 then redis.call('ZREM', scheduled, unpack(gone)) end
+
+for i = 1, #waiting, 2 do
+  local id, since = waiting[i], tonumber(waiting[i + 1])
+  local exists = redis.call('EXISTS', job_prefix .. id) == 1
+  if exists or now - since > patience then
+    local old = redis.call('ZSCORE', held .. ':missing', id)
+    if exists and old and not redis.call('ZSCORE', active, id) then
+      redis.call('ZADD', ready, 'NX', old, id)
+    elseif not exists then
+      dropped[#dropped + 1] = id
+      dropped[#dropped + 1] = 'no hash'
+    end
+    redis.call('ZREM', held .. ':missing', id)
+    redis.call('ZREM', missing, id)
+  end
+end
+if #waiting > 0 and redis.call('EXISTS', held .. ':missing') == 0 then redis.call('SREM', held, 'missing') end
+if entered > 0 then redis.pcall('HINCRBY', counters, 'entered', entered) end
+if #dropped > 0 then redis.pcall('HINCRBY', counters, 'dropped', #dropped / 2) end
+
+local next_due = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
+local wait = -1
+if next_due[2] then wait = math.max(0, math.ceil((tonumber(next_due[2]) - now) * 1000)) end
+return {#moves, math.min(wait, 3600000), dropped}

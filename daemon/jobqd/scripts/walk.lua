@@ -1,0 +1,126 @@
+-- walk: one step of the slow walk over all job hashes, which repairs what foreign writes and lost writes left behind.
+--
+-- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  6 dead  7 finished  8 counters
+-- ARGV  1 job key prefix  2 SCAN cursor  3 SCAN pattern  4 SCAN count  5 max_age (s)  6 TTL (s) for an ended job without one
+--       7 seconds after which a queued job in no index is reported  8 '1': put such jobs into `ready` (repair)
+-- RETURNS  {next cursor, {id, what, ...}}; what: restored | expired | unacknowledged | enqueued | persisted | ttl
+--
+-- Only hashes with `status` and `type` are jobs; others belong to the application. Each step can be repeated at will.
+
+local ready, active, scheduled, held, dead, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6], KEYS[8]
+local job_prefix, cursor, pattern, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local max_age, ended_ttl, report_age, repair = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), ARGV[8] == '1'
+local TERMINAL = {completed = true, failed = true, cancelled = true}
+
+redis.call('ZREM', active, '')
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local now_text = string.format('%.6f', now)
+local reports, entered = {}, 0
+
+local function report(id, what)
+  reports[#reports + 1] = id
+  reports[#reports + 1] = what
+end
+
+local function bare(priority)
+  local value = tonumber(priority or '')
+  if not value or value ~= value or value > 1e15 or value < -1e15 then return '0' end
+  return string.format('%.0f', math.floor(value))
+end
+
+local function created(text)
+  local value = tonumber(text or '')
+  if not value or value ~= value then return nil end
+  if value > 1e11 then return value / 1000 end
+  return value
+end
+
+local function where(id, reason)
+  if redis.call('ZSCORE', ready, id) then return 'ready' end
+  if redis.call('ZSCORE', active, id) then return 'active' end
+  if redis.call('ZSCORE', scheduled, id) then return 'scheduled' end
+  if reason then
+    local score = redis.pcall('ZSCORE', held .. ':' .. reason, id)
+    if type(score) == 'string' then return 'held' end
+  end
+  if redis.call('ZSCORE', held .. ':missing', id) then return 'held' end
+  return nil
+end
+
+local function put_back(key, id, priority)
+  redis.call('ZADD', ready, bare(priority), id)
+  redis.call('HSET', key, 'status', 'queued')
+  -- Whoever held it last is refused from now on.
+  redis.call('HDEL', key, 'worker')
+end
+
+local function look(key, id)
+  local h = redis.pcall('HMGET', key, 'status', 'type', 'finished_at', 'created_at', '_due_at', 'held', 'priority')
+  if h.err or not h[1] or not h[2] then return end
+  if h[3] and TERMINAL[h[1]] then
+    if redis.call('TTL', key) == -1 then
+      redis.call('EXPIRE', key, ended_ttl)
+      report(id, 'ttl')
+    end
+    return
+  end
+  -- A new enqueue of an ended id: the time is the old one's, and claim or cancel will count it.
+  local reborn = h[3] and h[1] == 'queued'
+  local place, due = where(id, h[6]), not reborn and tonumber(h[5] or '')
+  if place and redis.call('TTL', key) >= 0 then
+    redis.call('PERSIST', key)
+    report(id, 'persisted')
+  end
+  if not place then
+    -- Only our scripts write this time, at an enqueue's first move: it was acknowledged.
+    if due then
+      put_back(key, id, h[7])
+      report(id, 'restored')
+    elseif repair then
+      put_back(key, id, h[7])
+      report(id, 'enqueued')
+    elseif created(h[4]) and now - created(h[4]) > report_age then
+      report(id, 'unacknowledged')
+    end
+  elseif not due and not reborn and (place == 'ready' or place == 'held') then
+    redis.call('HSET', key, '_due_at', now_text)
+    entered = entered + 1
+  elseif due and now - due > max_age and (place == 'held' or place == 'scheduled') then
+    -- The next claim takes an expired job whatever its type, and dead-letters it the one way there is.
+    redis.call('ZADD', ready, bare(h[7]), id)
+    redis.call('HSET', key, 'status', 'queued')
+    redis.call('ZREM', scheduled, id)
+    if h[6] then
+      redis.pcall('ZREM', held .. ':' .. h[6], id)
+      redis.call('HDEL', key, 'held')
+    end
+    report(id, 'expired')
+  end
+end
+
+for _, key in ipairs({ready, active, scheduled, held .. ':missing'}) do redis.call('ZCARD', key) end
+redis.call('LLEN', dead)
+local page = redis.call('SCAN', cursor, 'MATCH', pattern, 'COUNT', count, 'TYPE', 'hash')
+for _, key in ipairs(page[2]) do look(key, string.sub(key, #job_prefix + 1)) end
+
+for _ = 1, 100 do
+  local tail = redis.call('LINDEX', dead, -1)
+  if not tail or redis.call('EXISTS', job_prefix .. tail) == 1 then break end
+  redis.call('RPOP', dead)
+end
+local reasons = redis.pcall('SMEMBERS', held)
+if not reasons.err then
+  for _, reason in ipairs(reasons) do
+    local key = held .. ':' .. reason
+    local first = redis.pcall('ZRANGE', key, 0, 9)
+    if reason ~= 'missing' and not first.err then
+      for _, id in ipairs(first) do
+        if redis.call('EXISTS', job_prefix .. id) == 0 then redis.call('ZREM', key, id) end
+      end
+      if redis.call('EXISTS', key) == 0 then redis.call('SREM', held, reason) end
+    end
+  end
+end
+if entered > 0 then redis.pcall('HINCRBY', counters, 'entered', entered) end
+return {page[1], reports}

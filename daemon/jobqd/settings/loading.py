@@ -1,0 +1,150 @@
+"""Reading the configuration: the layers put on one another, checked, and every problem reported at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from jobqd.errors import ConfigError
+from jobqd.settings.contradictions import oddities
+from jobqd.settings.display import shown_default, shown_input, subject
+from jobqd.settings.layers import (
+    SYSTEM_FILE,
+    Given,
+    Layer,
+    Name,
+    find_file,
+    from_command_line,
+    from_credentials,
+    from_environment,
+    from_file,
+)
+from jobqd.settings.model import CONTRADICTION, Settings, default_runtime_dir, setting_kind, setting_names
+from jobqd.settings.problems import Problem, report
+from jobqd.settings.urls import parse_url
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can be used.
+
+    `sources` tells for every global setting, and each one set for a type (`jobs.TYPE.NAME`), where its value
+    came from: "command line", "environment JOBQD_X", "credential", "file PATH" or "default". `warnings` are
+    sentences for the log. `path` is the TOML file that was read.
+    """
+
+    settings: Settings
+    sources: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    path: Path | None = None
+
+
+def load(
+    argv_values: Mapping[str, str] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    config: Path | None = None,
+    cwd: Path = Path(),
+    system_file: Path = SYSTEM_FILE,
+) -> Loaded:
+    """Return the settings: command line, environment, systemd credentials, TOML, defaults, in this order.
+
+    `argv_values` maps names of settings to texts. `config` is a TOML file that must exist; else JOBQD_CONFIG
+    names one; else jobqd.toml in `cwd`, else `system_file` is read if it is there. Relative paths, `app_dir`
+    and the directory of an embedded Redis among them, count from `cwd`. Raises ConfigError that names every
+    problem at once, those of contradicting settings only when each is right by itself.
+    """
+    cwd = cwd.absolute()
+    path, named_by = find_file(config, environ, cwd, system_file)
+    layers = [
+        Layer() if path is None else from_file(path, named_by),
+        from_credentials(environ),
+        from_environment(environ),
+        from_command_line(argv_values or {}),
+    ]
+    given: dict[Name, Given] = {}
+    for layer in layers:
+        given |= layer.values
+    problems = [problem for layer in layers for problem in layer.problems]
+    settings = _validated(given, environ, problems)
+    if settings is not None:
+        problems += _missing_files(settings, given)
+    if settings is None or problems:
+        raise ConfigError(report(problems))
+    warnings = [warning for layer in layers for warning in layer.warnings]
+    sources = _sources(settings, given, environ)
+    return Loaded(_absolute(settings, cwd), sources, warnings + oddities(settings), path)
+
+
+def _validated(given: dict[Name, Given], environ: Mapping[str, str], problems: list[Problem]) -> Settings | None:
+    """Return the settings, or None after adding to `problems` what is wrong with the values."""
+    values: dict[str, Any] = {"runtime_dir": default_runtime_dir(environ, os.getuid()), "jobs": {}}
+    for name, item in given.items():
+        table = values if len(name) == 1 else values["jobs"].setdefault(name[1], {})
+        table[name[-1]] = item.value
+    try:
+        return Settings(**values)
+    except ValidationError as failure:
+        for error in failure.errors(include_url=False, include_input=False):
+            problems += _problems(error, given)
+        return None
+
+
+def _problems(error: ErrorDetails, given: dict[Name, Given]) -> list[Problem]:
+    context = error.get("ctx", {})
+    if error["type"] == CONTRADICTION:
+        names = {".".join(name): name for name in given}
+        return [
+            _located(problem, names.get(problem.subject, (problem.subject,)), given) for problem in context["problems"]
+        ]
+    name = tuple(map(str, error["loc"]))
+    default = shown_default(name)
+    remedy = f"write {setting_kind(name).expected()}" + (f"; the default is {default}" if default else "")
+    return [_located(Problem(subject(name), str(context.get("error", "it cannot be used")), remedy), name, given)]
+
+
+def _located(problem: Problem, name: Name, given: dict[Name, Given]) -> Problem:
+    item = given.get(name)
+    if item is None:
+        return replace(problem, subject=subject(name), value=shown_default(name), origin="default")
+    return replace(problem, subject=subject(name), value=shown_input(name, item.value), origin=item.origin)
+
+
+def _missing_files(settings: Settings, given: dict[Name, Given]) -> list[Problem]:
+    if settings.tls_ca is None:
+        return []
+    try:
+        with settings.tls_ca.open("rb"):
+            return []
+    except OSError as error:
+        problem = Problem("tls_ca", f"it cannot be read: {error.strerror}", "write the path of a PEM file")
+    return [_located(problem, ("tls_ca",), given)]
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    changes: dict[str, Any] = {
+        "app_dir": Path(os.path.normpath(base / settings.app_dir)),
+        "runtime_dir": base / settings.runtime_dir,
+        "redis_url": str(parse_url(settings.redis_url).under(base)),
+    }
+    if settings.tls_ca is not None:
+        changes["tls_ca"] = base / settings.tls_ca
+    return settings.model_copy(update=changes)
+
+
+def _sources(settings: Settings, given: dict[Name, Given], environ: Mapping[str, str]) -> dict[str, str]:
+    sources = dict.fromkeys(setting_names(), "default")
+    sources |= {".".join(name): item.origin for name, item in given.items()}
+    for name in ("redis_username", "redis_password"):
+        if (name,) not in given and getattr(settings, name) is not None:
+            sources[name] = sources["redis_url"]
+    for variable in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
+        if sources["runtime_dir"] == "default" and environ.get(variable):
+            sources["runtime_dir"] = f"environment {variable}"
+    return sources

@@ -1,0 +1,8 @@
+"""The only part that talks to Redis: connections, calls of scripts and their replies, errors turned into decisions."""
+
+from jobqd.store.call import Call
+from jobqd.store.connect import Target
+from jobqd.store.ledger import Ledger
+from jobqd.store.link import Link, SyncLink
+
+__all__ = ["Call", "Ledger", "Link", "SyncLink", "Target"]

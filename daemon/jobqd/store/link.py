@@ -1,0 +1,237 @@
+"""One connection to Redis that is made when needed, used by one call at a time, and dropped when out of step."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection as AsyncConnection
+from redis.connection import AbstractConnection as SyncConnection
+
+from jobqd.errors import StoreError, StoreFault
+from jobqd.store.call import Argument, Call
+from jobqd.store.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT, Target
+from jobqd.store.faults import RAISED, no_script, refusal, store_error
+
+T = TypeVar("T")
+
+
+def pack(command: Sequence[Argument]) -> bytes:
+    """Return a command in Redis's wire format; texts keep the bytes they were read with."""
+    parts: tuple[Any, ...] = tuple(command)
+    try:
+        packed: bytes = hiredis.pack_command(parts)
+    except UnicodeEncodeError:
+        packed = hiredis.pack_command(tuple(_bytes(part) for part in parts))
+    return packed
+
+
+def _bytes(part: Argument) -> Argument:
+    if not isinstance(part, str):
+        return part
+    try:
+        return part.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # Surrogates that stand for no byte, in the text of an application's error: better shown than fatal.
+        return part.encode("utf-8", "backslashreplace")
+
+
+def _timed_out(what: str) -> StoreError:
+    return StoreError(StoreFault.DOWN, f"no {what} within {REPLY_TIMEOUT:g} s")
+
+
+class Link:
+    """An asyncio connection. Calls wait for each other; a failure closes it and the next call connects again.
+
+    Never cancel a task that waits here: the server may have executed what was sent. Stop by a flag, or shield.
+    """
+
+    def __init__(self, target: Target, name: str = "jobqd") -> None:
+        self._target = target
+        self._name = name
+        self._lock = asyncio.Lock()
+        self._connection: AsyncConnection | None = None
+        self.generation = 0
+        """Raised by every new connection: what was set up on an older one is gone."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that has not failed yet."""
+        return self._connection is not None
+
+    async def run(self, call: Call[T]) -> T:
+        """Run a script and return its parsed reply. Raises StoreError."""
+        async with self._lock:
+            try:
+                reply = await self._exchange(call.by_sha())
+            except RAISED as error:
+                if not no_script(error):
+                    raise await self._failed(error) from None
+                reply = await self._answer(call.by_source())
+        return call.parse(reply)
+
+    async def command(self, *command: Argument) -> Any:
+        """Run one command and return its reply. Raises StoreError."""
+        async with self._lock:
+            return await self._answer(command)
+
+    async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send several commands at once, without a transaction, and return their replies. Raises StoreError."""
+        async with self._lock:
+            try:
+                return await self._exchange_all(commands)
+            except RAISED as error:
+                # Replies of later commands may be on their way: this connection is out of step.
+                await self._drop()
+                raise store_error(error) from None
+
+    async def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        async with self._lock:
+            await self._drop()
+
+    async def drop(self) -> None:
+        """Close the connection at once, also under a call that waits for its reply."""
+        await self._drop()
+
+    async def _answer(self, command: Sequence[Argument]) -> Any:
+        try:
+            return await self._exchange(command)
+        except RAISED as error:
+            raise await self._failed(error) from None
+
+    async def _exchange(self, command: Sequence[Argument]) -> Any:
+        connection = self._connection or await self._connect()
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT):
+                await connection.send_packed_command([pack(command)], check_health=False)
+                return await connection.read_response()
+        except TimeoutError:
+            await self._drop()
+            raise _timed_out("reply from Redis") from None
+        except asyncio.CancelledError:
+            await self._drop()
+            raise
+
+    async def _exchange_all(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        connection = self._connection or await self._connect()
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT):
+                await connection.send_packed_command(
+                    [pack(command) for command in commands], check_health=False
+                )
+                return [await connection.read_response() for _ in commands]
+        except TimeoutError:
+            await self._drop()
+            raise _timed_out("reply from Redis") from None
+        except asyncio.CancelledError:
+            await self._drop()
+            raise
+
+    async def _connect(self) -> AsyncConnection:
+        connection = self._target.connection()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT + 1):
+                await connection.connect()
+        except TimeoutError:
+            await connection.disconnect(nowait=True)
+            raise _timed_out("connection to Redis") from None
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+        self.generation += 1
+        return connection
+
+    async def _failed(self, error: Exception) -> StoreError:
+        reason = store_error(error)
+        if not refusal(error) or reason.fault in (StoreFault.READONLY, StoreFault.DENIED):
+            await self._drop()
+        return reason
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+
+class SyncLink:
+    """The same for threads: calls wait for each other, and a child process opens a connection of its own."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._connection: SyncConnection | None = None
+        self._pid = os.getpid()
+        self.generation = 0
+
+    def run(self, call: Call[T]) -> T:
+        """Run a script and return its parsed reply. Raises StoreError."""
+        with self._guard():
+            try:
+                reply = self._exchange(call.by_sha())
+            except RAISED as error:
+                if not no_script(error):
+                    raise self._failed(error) from None
+                reply = self._answer(call.by_source())
+        return call.parse(reply)
+
+    def command(self, *command: Argument) -> Any:
+        """Run one command and return its reply. Raises StoreError."""
+        with self._guard():
+            return self._answer(command)
+
+    def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send several commands at once, without a transaction, and return their replies. Raises StoreError."""
+        with self._guard():
+            try:
+                connection = self._connection or self._connect()
+                connection.send_packed_command([pack(command) for command in commands], check_health=False)
+                return [connection.read_response() for _ in commands]
+            except RAISED as error:
+                self._drop()
+                raise store_error(error) from None
+
+    def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        with self._guard():
+            self._drop()
+
+    def _guard(self) -> threading.Lock:
+        if self._pid != os.getpid():
+            # After a fork the parent's lock may be held by a thread that is not here, and its socket is not ours.
+            self._pid, self._lock, self._connection = os.getpid(), threading.Lock(), None
+        return self._lock
+
+    def _answer(self, command: Sequence[Argument]) -> Any:
+        try:
+            return self._exchange(command)
+        except RAISED as error:
+            raise self._failed(error) from None
+
+    def _exchange(self, command: Sequence[Argument]) -> Any:
+        connection = self._connection or self._connect()
+        connection.send_packed_command([pack(command)], check_health=False)
+        return connection.read_response()
+
+    def _connect(self) -> SyncConnection:
+        connection = self._target.sync_connection()
+        connection.connect()
+        self._connection = connection
+        self.generation += 1
+        return connection
+
+    def _failed(self, error: Exception) -> StoreError:
+        reason = store_error(error)
+        if not refusal(error) or reason.fault in (StoreFault.READONLY, StoreFault.DENIED):
+            self._drop()
+        return reason
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()

@@ -1,0 +1,68 @@
+"""The calls of producers and operators: enqueue, cancel, a new chance for dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobqd.keys import Keys
+from jobqd.scripts import script
+from jobqd.store.call import Argument, Call
+from jobqd.store.running import FINISHED_MAX
+
+ENQUEUE_MAX = 500
+"""Most jobs in one enqueue: a larger number is sent in several calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be written. At most one of `delay` (seconds from now) and `at` (Unix seconds) is given."""
+
+    id: str
+    priority: int
+    fields: Mapping[str, Argument] = field(default_factory=dict)
+    delay: float | None = None
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """`full`: nothing was written, so many jobs are ready already. Else for each job "" or the status it had."""
+
+    full: int | None
+    existing: list[str]
+
+
+def enqueue(keys: Keys, jobs: Sequence[NewJob], *, max_ready: int) -> Call[Enqueued]:
+    """Write new jobs (at most ENQUEUE_MAX); an id that exists is left as it is, so sending it again is safe."""
+    args: list[Argument] = [keys.job_prefix, max_ready]
+    for job in jobs:
+        when: tuple[Argument, Argument] = ("now", 0)
+        if job.delay is not None:
+            when = ("delay", job.delay)
+        elif job.at is not None:
+            when = ("at", job.at)
+        args += (job.id, job.priority, *when, 2 * len(job.fields) + 2, "priority", job.priority)
+        for item in job.fields.items():
+            args += item
+    return Call(script("enqueue"), keys.base, args, _enqueued)
+
+
+def _enqueued(reply: Any) -> Enqueued:
+    if reply[0] == "full":
+        return Enqueued(int(reply[1]), [])
+    return Enqueued(None, list(reply[1]))
+
+
+def cancel(keys: Keys, job_ids: Sequence[str], *, job_ttl: float) -> Call[list[str]]:
+    """End jobs at once; for each: cancelled (it was running), removed (it was waiting), gone, or how it had ended."""
+    args: list[Argument] = [
+        keys.job_prefix, keys.progress_prefix, keys.control, max(1, int(job_ttl)), FINISHED_MAX, *job_ids,
+    ]  # fmt: skip
+    return Call(script("cancel"), keys.base, args, list)
+
+
+def dead_retry(keys: Keys, job_ids: Sequence[str]) -> Call[list[str]]:
+    """Put dead-lettered jobs back into the queue; for each: retried, gone, or the status of one that is not dead."""
+    return Call(script("dead_retry"), keys.base, [keys.job_prefix, keys.progress_prefix, *job_ids], list)

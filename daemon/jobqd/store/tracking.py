@@ -1,0 +1,133 @@
+"""Hearing of changes of the ready set without polling, by CLIENT TRACKING redirected to a subscribed connection.
+
+The claim connection reads `ready` at the end of each claim; the server then tells of its next change, whoever makes it,
+once. Both connections are made and dropped together: a redirect to a dead connection is silent in RESP2.
+Source: https://redis.io/docs/latest/develop/reference/client-side-caching/ (two connections mode).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from redis.asyncio.connection import AbstractConnection
+
+from jobqd.errors import StoreError, StoreFault
+from jobqd.store.call import Call
+from jobqd.store.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT, Target
+from jobqd.store.faults import RAISED, store_error
+from jobqd.store.link import Link, pack
+
+T = TypeVar("T")
+
+_INVALIDATE = "__redis__:invalidate"
+
+
+class TrackedLink(Link):
+    """A link whose reads are tracked, with a subscriber that hears of changes and of control messages."""
+
+    def __init__(
+        self,
+        target: Target,
+        control: str,
+        *,
+        on_change: Callable[[], None],
+        on_control: Callable[[str], None],
+    ) -> None:
+        super().__init__(target)
+        self._control = control
+        self._on_change = on_change
+        self._on_control = on_control
+        self._listener: asyncio.Task[None] | None = None
+        self._subscriber: AbstractConnection | None = None
+        self.refused: str | None = None
+        """Why the server refuses tracking; None while it works or was not tried."""
+
+    async def run(self, call: Call[T]) -> T:
+        """Run a script, on new connections if the subscriber has died. Raises StoreError."""
+        if self._listener is not None and self._listener.done():
+            await self.close()
+        return await super().run(call)
+
+    async def healthy(self) -> bool:
+        """Whether the server still tracks for us. Raises StoreError if it does not answer."""
+        if self._subscriber is None or self._listener is None or self._listener.done():
+            return False
+        if self.refused is not None:
+            return True
+        info = await self.command("CLIENT", "TRACKINGINFO")
+        flags = dict(zip(info[::2], info[1::2], strict=False)).get("flags", [])
+        return "on" in flags and "broken_redirect" not in flags
+
+    async def _connect(self) -> AbstractConnection:
+        await self._drop()
+        subscriber = self._target.connection()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT + 1):
+                await subscriber.connect()
+                client_id = await _ask(subscriber, "CLIENT", "ID")
+                channels = (_INVALIDATE, self._control)
+                await subscriber.send_packed_command([pack(("SUBSCRIBE", *channels))], check_health=False)
+                for _ in channels:
+                    await subscriber.read_response()
+        except TimeoutError:
+            await subscriber.disconnect(nowait=True)
+            raise StoreError(
+                StoreFault.DOWN, f"no connection to Redis within {CONNECT_TIMEOUT:g} s"
+            ) from None
+        except BaseException:
+            await subscriber.disconnect(nowait=True)
+            raise
+        self._subscriber = subscriber
+        connection = await super()._connect()
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT):
+                await self._track(connection, client_id)
+        except TimeoutError:
+            await self._drop()
+            raise StoreError(StoreFault.DOWN, f"no reply from Redis within {REPLY_TIMEOUT:g} s") from None
+        self._listener = asyncio.create_task(self._listen(subscriber))
+        return connection
+
+    async def _track(self, connection: AbstractConnection, client_id: Any) -> None:
+        try:
+            await _ask(connection, "CLIENT", "TRACKING", "ON", "REDIRECT", client_id, "NOLOOP")
+            self.refused = None
+        except RAISED as error:
+            if store_error(error).fault is StoreFault.DOWN:
+                await self._drop()
+                raise
+            self.refused = str(error)
+
+    async def _listen(self, subscriber: AbstractConnection) -> None:
+        """Pass messages on until the connection ends; the next claim then makes both anew."""
+        try:
+            while True:
+                message = await subscriber.read_response()
+                if not isinstance(message, list) or len(message) < 3 or message[0] != "message":
+                    continue
+                if message[1] == _INVALIDATE:
+                    self._on_change()
+                else:
+                    self._on_control(str(message[2]))
+        except RAISED:
+            # Whatever was missed meanwhile is found by the claim that this provokes.
+            self._on_change()
+
+    async def _drop(self) -> None:
+        await super()._drop()
+        listener, self._listener = self._listener, None
+        subscriber, self._subscriber = self._subscriber, None
+        if listener is not None:
+            listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listener
+        if subscriber is not None:
+            await subscriber.disconnect(nowait=True)
+
+
+async def _ask(connection: AbstractConnection, *command: Any) -> Any:
+    await connection.send_packed_command([pack(command)], check_health=False)
+    return await connection.read_response()

@@ -1,0 +1,80 @@
+"""Wake-up: the claimer sleeps until the ready set changes, with no polling where the server allows tracking."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from jobqd.clock import World
+from jobqd.errors import StoreError
+from jobqd.keys import Keys
+from jobqd.store.connect import Target
+from jobqd.store.tracking import TrackedLink
+
+CHECK_EVERY = 5.0
+POLL_EVERY = 0.25
+
+
+class Wakeup:
+    """The tracked claim connection and the flag that says the ready set may have changed."""
+
+    def __init__(
+        self, target: Target, keys: Keys, world: World, *, on_wake: Callable[[], None],
+        on_cancel: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._log = world.log
+        self._clock = world.clock
+        self._on_wake = on_wake
+        self._on_cancel = on_cancel
+        self._told: str | None = None
+        self.link = TrackedLink(target, keys.control, on_change=self._changed, on_control=self._control)
+        self.pending = True
+        """Whether there may be something to claim; cleared before a claim is sent, never after."""
+
+    @property
+    def polling(self) -> str | None:
+        """Why the server refuses tracking, None while it works."""
+        return self.link.refused
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Check from time to time that the server still tracks; where it refuses, poll."""
+        while not stop.is_set():
+            await self.run_once()
+            pause = self._clock.sleep(CHECK_EVERY if self.link.refused is None else POLL_EVERY)
+            await _either(pause, stop)
+
+    async def run_once(self) -> None:
+        """One check: wake the claimer if tracking is off, broken, or unknown."""
+        refused = self.link.refused
+        if refused is not None:
+            if refused != self._told:
+                self._told = refused
+                self._log.warning("wakeup.polling", every=POLL_EVERY, error=refused)
+            self._changed()
+            return
+        try:
+            healthy = await self.link.healthy()
+        except StoreError:
+            healthy = False
+        if not healthy:
+            await self.link.close()
+            self._changed()
+
+    def _changed(self) -> None:
+        self.pending = True
+        self._on_wake()
+
+    def _control(self, message: str) -> None:
+        verb, _, rest = message.partition(" ")
+        if verb == "cancel":
+            self._on_cancel(rest)
+
+
+async def _either(pause: Any, stop: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(pause), asyncio.ensure_future(stop.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
