@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 import redis.asyncio
 
+import jobqd.scripts
 from tests.redis_server import VERSIONS, RedisServer, binaries
 
 if TYPE_CHECKING:  # a unit test must not pay for, or fail with, what it does not use
     from jobqd.keys import Keys
     from jobqd.store.connect import Target
     from jobqd.store.link import Link
+    from tests.support.lab import Lab
 
 _numbers = itertools.count(1)
+
+if "JOBQD_TEST_SCRIPTS" in os.environ:
+    # tests/mutants.py tries broken scripts: they are read from this directory instead of the package.
+    jobqd.scripts.files = lambda _: Path(os.environ["JOBQD_TEST_SCRIPTS"])  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session", params=VERSIONS, ids=[f"redis-{version}" for version in VERSIONS])
@@ -75,3 +83,13 @@ async def raw(redis_server: RedisServer) -> AsyncIterator[redis.asyncio.Redis]:
     client = redis.asyncio.Redis(unix_socket_path=str(redis_server.socket), decode_responses=True)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def lab(redis_server: RedisServer, keys: Keys) -> Iterator[Lab]:
+    """The scripts under the hands of a test: raw writes, store calls, a look at every index."""
+    from tests.support.lab import Lab  # noqa: PLC0415 - see above
+
+    lab = Lab(redis_server.url, keys)
+    yield lab
+    lab.close()

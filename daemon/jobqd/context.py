@@ -22,7 +22,7 @@ from jobqd.units import format_size
 _BREATHE_EVERY = 0.01
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
     """What runs share: the store, the application's handlers and state, limits."""
 
@@ -32,9 +32,10 @@ class Services:
     progress: ProgressWriter
     guardian: Guardian
     world: World
-    state: Any
     threads: ThreadPoolExecutor
     max_result: int
+    state: Any = None
+    """What the application's lifespan yielded."""
 
 
 class RunContext:

@@ -10,6 +10,8 @@ EX_USAGE = 2
 """Exit status for a command line that cannot be understood."""
 EX_UNAVAILABLE = 69
 """Exit status when Redis cannot be reached (sysexits.h, EX_UNAVAILABLE)."""
+EX_SOFTWARE = 70
+"""Exit status after a defect of jobqd itself (sysexits.h, EX_SOFTWARE)."""
 EX_CONFIG = 78
 """Exit status for a configuration that cannot be used (sysexits.h, EX_CONFIG)."""
 
@@ -22,6 +24,10 @@ class ConfigError(JobqdError):
     """The configuration cannot be used; the message names the setting, its value and the remedy."""
 
 
+class StartError(JobqdError):
+    """The application's own start (`@handlers.lifespan`) failed."""
+
+
 class PayloadError(JobqdError, ValueError):
     """The payload or the options of an enqueue are not acceptable; nothing was written."""
 
@@ -30,15 +36,15 @@ class ArgumentError(JobqdError, ValueError):
     """A job's fields do not fit its handler's parameters; the message names the argument."""
 
 
-class EnqueueRefused(JobqdError):
+class EnqueueRefused(JobqdError):  # noqa: N818 - says what happened
     """Redis or a limit refused the enqueue; nothing was written."""
 
 
-class JobNotFound(JobqdError, LookupError):
+class JobNotFound(JobqdError, LookupError):  # noqa: N818 - says what happened
     """There is no job of that id (never enqueued, or its TTL has passed)."""
 
 
-class JobFailed(JobqdError):
+class JobFailed(JobqdError):  # noqa: N818 - says what happened
     """The job whose result was asked for is in the dead-letter list."""
 
     def __init__(self, job_id: str, error: str, error_type: str = "", attempts: int = 0) -> None:
@@ -46,11 +52,11 @@ class JobFailed(JobqdError):
         super().__init__(f"job {job_id} failed after {attempts} attempts: {error}")
 
 
-class JobCancelled(JobqdError):
+class JobCancelled(JobqdError):  # noqa: N818 - says what happened
     """The job whose result was asked for was cancelled."""
 
 
-class ResultTimeout(JobqdError, TimeoutError):
+class ResultTimeout(JobqdError, TimeoutError):  # noqa: N818 - says what happened
     """The job did not end within the time given; it goes on."""
 
 
@@ -88,11 +94,11 @@ class StoreError(JobqdError):
         return self.fault not in (StoreFault.WRONGTYPE, StoreFault.OTHER)
 
 
-class LeaseLost(JobqdError):
+class LeaseLost(JobqdError):  # noqa: N818 - says what happened
     """Raised inside a handler: this run no longer owns its job, so nothing it writes is accepted."""
 
 
-class Stopped(JobqdError):
+class Stopped(JobqdError):  # noqa: N818 - says what happened
     """Raised inside a `def` handler that reports progress or saves a checkpoint after its run was ended."""
 
 

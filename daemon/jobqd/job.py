@@ -17,9 +17,11 @@ T = TypeVar("T")
 _UNREAD = object()
 
 _INTEGER = re.compile(r"\d{1,15}", re.ASCII)
-DAEMON_FIELDS = frozenset(
-    ["status", "type", "created_at", "priority", "payload", "attempts", "max_attempts", "crashes", "interruptions", "timeout", "held", "started_at", "finished_at", "progress", "step", "eta_seconds", "result", "error", "error_type", "traceback", "fence", "worker", "checkpoint"]
-)
+DAEMON_FIELDS = frozenset({
+    "attempts", "checkpoint", "crashes", "created_at", "error", "error_type", "eta_seconds", "fence", "finished_at",
+    "held", "interruptions", "max_attempts", "payload", "priority", "progress", "result", "started_at", "status",
+    "step", "timeout", "traceback", "type", "worker",
+})  # fmt: skip
 """Hash fields that belong to the daemon; it also owns every name that begins with `_`."""
 
 

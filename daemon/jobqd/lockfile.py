@@ -61,7 +61,7 @@ class InstanceLock:
         self.predecessor = self._read(file)
 
     def record(self, worker: str) -> None:
-        """Write who holds the lock now. Only after the predecessor's jobs were taken back: then they are lost track of."""
+        """Write who holds the lock now; only after the predecessor's jobs were taken back, since it is forgotten."""
         assert self._file is not None  # noqa: S101 - a defect, not an input
         text = json.dumps({"worker": worker, "boot_id": boot_id(), "pid": os.getpid()}).encode()
         os.pwrite(self._file, text.ljust(256) + b"\n", 0)

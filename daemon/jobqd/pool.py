@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 
 from jobqd.clock import World
@@ -71,6 +72,11 @@ class Pool:
         self._busy[run.key] = run
         if claimed.type in self._running:
             self._running[claimed.type] += 1
+        if self._log.is_enabled_for(logging.DEBUG):
+            self._log.debug(
+                "job.started", job_id=claimed.id, job_type=claimed.type, attempt=claimed.attempts + 1,
+                fence=claimed.fence, waited=claimed.waited(),
+            )  # fmt: skip
         run.task = asyncio.get_running_loop().create_task(self._work(run))
 
     def hand_back(self, claimed: Claimed) -> None:

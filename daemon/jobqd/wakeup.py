@@ -50,7 +50,7 @@ class Wakeup:
         if refused is not None:
             if refused != self._told:
                 self._told = refused
-                self._log.warning("wakeup.polling", every=POLL_EVERY, error=refused)
+                self._log.warning("wakeup.polling", interval=POLL_EVERY, error=refused)
             self._changed()
             return
         try:

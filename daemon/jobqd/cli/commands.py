@@ -128,16 +128,17 @@ def _follow_stats(queue: SyncQueue, *, as_json: bool) -> None:
 
 
 def cancel(site: Site, ids: Sequence[str], *, as_json: bool) -> int:
-    """End jobs at once; 1 if one was not there or had ended."""
+    """End jobs at once; 1 if one was not there or had ended by itself."""
     with open_queue(site) as queue:
         answers = queue.cancel(ids)
     words = {
         "cancelled": "cancelled; it was running and is being stopped",
         "removed": "cancelled before it ran",
+        "already": "was cancelled before",
         "gone": "not found",
     }
     _tell_each(answers, {name: words.get(told, f"had ended before: {told}") for name, told in answers.items()}, as_json)
-    return 0 if set(answers.values()) <= {"cancelled", "removed"} else 1
+    return 0 if set(answers.values()) <= {"cancelled", "removed", "already"} else 1
 
 
 def _tell_each(answers: dict[str, str], words: dict[str, str], as_json: bool) -> None:

@@ -110,7 +110,8 @@ def _refused(
 def cancel(keys: Keys, ids: Sequence[str], limits: Limits, patience: Patience) -> Procedure[list[str]]:
     """End jobs.
 
-    For each: cancelled (it was running), removed (it waited), gone, or the status it had ended with.
+    For each: cancelled (it was running), removed (it waited), already (it was cancelled before), gone, completed
+    or failed (it had ended so).
     """
     answers: list[str] = []
     for start in range(0, len(ids), ENQUEUE_MAX):

@@ -131,8 +131,8 @@ class Queue:
     async def cancel(self, ids: Sequence[str | UUID]) -> dict[str, str]:
         """End jobs at once, running ones too.
 
-        Tells for each: cancelled (it was running), removed (it was waiting), gone, or the status it had ended
-        with.
+        Tells for each: cancelled (it was running), removed (it waited), already (it was cancelled before),
+        gone, completed or failed (it had ended so).
         """
         source, names = self._source, [job_id(id) for id in ids]
         answers = await self.run(producing.cancel(source.keys, names, source.limits, source.patience))

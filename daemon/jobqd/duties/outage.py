@@ -70,6 +70,5 @@ class Outage:
             return
         self._reminded = now
         self._log.warning(
-            "redis.away", part=part, fault=str(error.fault), problem=_SENTENCES[error.fault], error=str(error),
-            seconds=round(now - self._since, 1),
+            "redis.away", problem=_SENTENCES[error.fault], error=str(error), part=part, fault=str(error.fault),
         )  # fmt: skip

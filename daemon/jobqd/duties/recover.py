@@ -76,7 +76,7 @@ class Recoverer:
         event = "job.dead" if order.to == "dead" else "job.recovered"
         self._log.warning(
             event, job_id=lapse.job.id, job_type=lapse.job.type, fence=lapse.job.fence, crashes=lapse.job.crashes + 1,
-            reason=reason, error=order.error or None,
+            reason=reason, error=order.error or None, delay=order.delay or None,
         )  # fmt: skip
         if order.to == "dead":
             self._on_dead(lapse.job, order)

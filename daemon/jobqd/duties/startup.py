@@ -47,12 +47,13 @@ async def wait_for_redis(
         try:
             await link.command("PING")
             info = await redis_info(link)
-            outage.succeeded("start")
-            return info
         except StoreError as error:
             delay = outage.failed("start", error)
             on_wait(clock.monotonic() - began)
             await clock.sleep(delay)
+        else:
+            outage.succeeded("start")
+            return info
     return None
 
 

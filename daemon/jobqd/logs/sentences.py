@@ -12,7 +12,7 @@ from jobqd.logs.text import one_line, shown
 from jobqd.units import format_duration, format_size
 
 _BRACKETED = re.compile(r"\[([^\]]*)\]")
-_DURATIONS = frozenset({"away", "delay", "duration", "lease", "timeout", "waited"})
+_DURATIONS = frozenset({"away", "delay", "duration", "interval", "lease", "timeout", "waited"})
 _SIZES = frozenset({"size", "limit_bytes"})
 _SUBJECT = frozenset({"job_id", "job_type", "attempt", "fence"})
 _BLOCKS = ("stack",)
@@ -73,18 +73,35 @@ SENTENCES = {
     "job.snoozed": Sentence("snoozes[ for {delay}]", "ran {duration}"),
     "job.cancelled": Sentence("cancelled", "ran {duration}"),
     "job.lost": Sentence("lost its lease; its result is refused[: {reason}]", "ran {duration}"),
-    "job.recovered": Sentence("recovered from a daemon that is gone[: {reason}]"),
+    "job.refused": Sentence("ended[ as {outcome}], refused: {reason}", "attempt {attempt}", "ran {duration}"),
+    "job.recovered": Sentence("recovered: {reason}[; runs again in {delay}]", "lost leases: {crashes}"),
+    "job.dropped": Sentence("dropped from the queue: {reason}"),
+    "job.restored": Sentence("was in no index of the queue; put back"),
+    "job.expired": Sentence("is older than max_age; goes to the dead letters"),
+    "job.unacknowledged": Sentence("was written but never put into the queue: no ZADD followed its HSET"),
+    "job.persisted": Sentence("waited with a TTL left from an earlier run; removed"),
+    "job.ttl": Sentence("had ended without a TTL; set"),
+    "job.ignores_cancel": Sentence("does not end although it was told to[: {ending}]; told again"),
     "job.not_recorded": Sentence("ended[ as {outcome}], but Redis did not take the outcome"),
     "job.lines_suppressed": Sentence("{count} more runs ended; their lines were left out"),
     "daemon.starting": Sentence("jobqd[ {version}] starts"),
     "daemon.ready": Sentence("ready[: {concurrency} workers][ on {queue}]", "started in {duration}"),
+    "daemon.took_back": Sentence("took {count} jobs back from the daemon that died before this one"),
+    "daemon.crashed": Sentence("a part of the daemon crashed: it ends, and its jobs will be taken back"),
+    "daemon.start_failed": Sentence("cannot start: {problem}"),
+    "daemon.presence_left": Sentence("could not sign off at Redis[: {error}]"),
     "daemon.reloading": Sentence("reloading"),
     "daemon.draining": Sentence("stopping: no new jobs[, {running} still running]", "waits up to {timeout}"),
     "daemon.stopping": Sentence("stopping[: {reason}]"),
     "daemon.stopped": Sentence("stopped", "after {duration}"),
-    "redis.away": Sentence("Redis is away[: {error}]; running jobs go on"),
+    "redis.away": Sentence("{problem}[: {error}]; running jobs go on"),
     "redis.back": Sentence("Redis is back[ after {away}]", "away {duration}"),
-    "loop.blocked": Sentence("event loop blocked[ for {duration}]"),
+    "redis.warning": Sentence("Redis: {problem}"),
+    "config.warning": Sentence("{problem}"),
+    "wakeup.polling": Sentence("Redis refuses CLIENT TRACKING, so jobs are looked for every {interval}", "{error}"),
+    "hook.failed": Sentence("the on_dead hook {hook} failed"),
+    "loop.blocked": Sentence("event loop blocked[ for {duration}]: a handler calls something that waits"),
+    "loop.unblocked": Sentence("event loop runs again after {duration}"),
     "log.dropped": Sentence("{count} log lines were dropped: the reader of the log was too slow"),
 }
 

@@ -3,7 +3,8 @@
 -- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  6 dead  7 finished  8 counters
 -- ARGV  1 job key prefix  2 progress channel prefix  3 control channel  4 TTL (s)  5 how many ended ids `finished` keeps,
 --       then the ids
--- RETURNS  one text an id: cancelled (was running) | removed (was waiting) | gone (no such job) | the status it had ended with
+-- RETURNS  one text an id: cancelled (was running) | removed (was waiting) | already (was cancelled before) | gone (no such
+--       job) | completed or failed (had ended so)
 
 local ready, active, scheduled, held, missing = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local dead, finished, counters = KEYS[6], KEYS[7], KEYS[8]
@@ -29,7 +30,7 @@ for i = 6, #ARGV do
   if foreign(h) or redis.call('EXISTS', job_prefix .. id) == 0 then
     replies[#replies + 1] = 'gone'
   elseif h[2] and TERMINAL[h[1]] then
-    replies[#replies + 1] = h[1]
+    replies[#replies + 1] = h[1] == 'cancelled' and 'already' or h[1]
   else
     local running = redis.call('ZSCORE', active, id)
     replies[#replies + 1] = running and 'cancelled' or 'removed'

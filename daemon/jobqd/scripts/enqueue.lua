@@ -33,7 +33,9 @@ while at <= #ARGV do
   local id, size = ARGV[at], tonumber(ARGV[at + 4])
   local h = redis.call('HMGET', job_prefix .. id, 'status', 'held')
   local exists = seen[id] or redis.call('EXISTS', job_prefix .. id) == 1
-  local job = {id = id, priority = tonumber(ARGV[at + 1]), when = ARGV[at + 2], due = ARGV[at + 3], first = at + 5, size = size}
+  local job = {
+    id = id, priority = tonumber(ARGV[at + 1]), when = ARGV[at + 2], due = ARGV[at + 3], first = at + 5, size = size,
+  }
   if exists then
     local status = h[1] or (seen[id] and seen[id].when ~= 'now' and 'scheduled') or 'queued'
     replies[#replies + 1] = status
@@ -54,13 +56,22 @@ if #jobs > 0 and waiting + #jobs > max_ready then return {'full', waiting} end
 -- 2. Write.
 local last = {}
 
+-- Not a < b, which follows the server's locale.
+local function sorts_before(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
 -- Equal scores run in byte order of the id: where that is not the order of the batch, the score grows by the least step.
 local function score(job)
   local before = last[job.priority]
   local value = job.priority + now / 1e10
   if before then
     value = before.value
-    if job.id < before.id then value = value + (math.abs(job.priority) + 1) * 2.3e-16 end
+    if sorts_before(job.id, before.id) then value = value + (math.abs(job.priority) + 1) * 2.3e-16 end
   end
   last[job.priority] = {value = value, id = job.id}
   -- %.17g and not tostring(), which would cut the fraction that orders equals.

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection as AsyncConnection
@@ -22,11 +22,10 @@ T = TypeVar("T")
 
 def pack(command: Sequence[Argument]) -> bytes:
     """Return a command in Redis's wire format; texts keep the bytes they were read with."""
-    parts: tuple[Any, ...] = tuple(command)
     try:
-        packed: bytes = hiredis.pack_command(parts)
+        packed: bytes = hiredis.pack_command(cast("Any", tuple(command)))
     except UnicodeEncodeError:
-        packed = hiredis.pack_command(tuple(_bytes(part) for part in parts))
+        packed = hiredis.pack_command(cast("Any", tuple(_bytes(part) for part in command)))
     return packed
 
 

@@ -56,7 +56,11 @@ def _enqueued(reply: Any) -> Enqueued:
 
 
 def cancel(keys: Keys, job_ids: Sequence[str], *, job_ttl: float) -> Call[list[str]]:
-    """End jobs at once; for each: cancelled (it was running), removed (it was waiting), gone, or how it had ended."""
+    """End jobs at once.
+
+    For each: cancelled (it was running), removed (it was waiting), already (it was cancelled before), gone,
+    completed or failed (it had ended so).
+    """
     args: list[Argument] = [
         keys.job_prefix, keys.progress_prefix, keys.control, max(1, int(job_ttl)), FINISHED_MAX, *job_ids,
     ]  # fmt: skip

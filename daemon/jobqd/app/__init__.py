@@ -1,0 +1,79 @@
+"""The composition root: puts the daemon together, runs it, and looks whether it could run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+
+import uvloop
+
+from jobqd.app.daemon import Daemon
+from jobqd.app.parts import target_of
+from jobqd.duties import startup
+from jobqd.duties.startup import Finding
+from jobqd.errors import EX_SOFTWARE, ConfigError, StartError, StoreError
+from jobqd.handlers import load_handlers
+from jobqd.logs import configure
+from jobqd.settings import Loaded, Settings
+from jobqd.store import Link
+from jobqd.systemd import Notifier
+
+__all__ = ["Finding", "check", "run"]
+
+
+def run(loaded: Loaded, *, burst: bool = False, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the daemon until a signal, or with `burst` until nothing is left to do; returns the exit status.
+
+    Raises ConfigError if it cannot start as configured.
+    """
+    settings = loaded.settings
+    logs = configure(settings.log_format, settings.log_level, environ=environ)
+    try:
+        for warning in loaded.warnings:
+            logs.logger.warning("config.warning", problem=warning)
+        handlers = load_handlers(settings.handlers, settings.app_dir)
+        daemon = Daemon(settings, handlers, logs.logger, Notifier(environ), burst=burst)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            stuck = runner.run(daemon.main())
+            if stuck:
+                # Threads cannot be stopped; their jobs were handed back, and waiting for them would hang the stop.
+                logs.close()
+                os._exit(0)
+    except ExceptionGroup as crash:
+        # A daemon half of whose parts have died is worse than none: the next one takes its jobs back.
+        logs.logger.critical("daemon.crashed", exc_info=crash)
+        return EX_SOFTWARE
+    except StartError as error:
+        logs.logger.critical("daemon.start_failed", problem=str(error), exc_info=error.__cause__)
+        return EX_SOFTWARE
+    finally:
+        logs.close()
+    return 0
+
+
+def check(loaded: Loaded) -> list[Finding]:
+    """Import the handlers, reach Redis and judge it; returns what was found. Raises ConfigError for a bad URL."""
+    return [_check_handlers(loaded.settings), *asyncio.run(_check_redis(loaded.settings))]
+
+
+def _check_handlers(settings: Settings) -> Finding:
+    try:
+        handlers = load_handlers(settings.handlers, settings.app_dir)
+    except ConfigError as error:
+        return Finding(False, "handlers", str(error))
+    return Finding(True, "handlers", f"{len(handlers)}: {', '.join(handlers.types)}")
+
+
+async def _check_redis(settings: Settings) -> list[Finding]:
+    target = target_of(settings)
+    link = Link(target)
+    try:
+        await link.command("PING")
+        info = await startup.redis_info(link)
+    except StoreError as error:
+        return [Finding(False, "redis", f"{target.name}: {error}")]
+    finally:
+        await link.close()
+    answers = Finding(True, "redis", f"answers at {target.name}")
+    return [answers, *startup.judge(info, allow_eviction=settings.allow_eviction)]

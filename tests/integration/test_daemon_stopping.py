@@ -1,0 +1,181 @@
+"""Stopping: what runs may finish, what may not is handed back uncharged, and the exit is clean."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import RedisServer
+from tests.support.daemon import Daemon
+from tests.support.servers import newest_server
+from tests.support.waiting import eventually
+from tests.support.workplace import Workplace, workplace
+
+HANDLERS = """
+@handlers.job("half_a_second")
+async def half_a_second(job: Job):
+    ledger.note("started", job.id)
+    await asyncio.sleep(0.5)
+    return "finished"
+
+@handlers.job("film")
+async def film(job: Job):
+    ledger.note("started", job.id)
+    try:
+        await ledger.gate("film")
+    except BaseException as error:
+        ledger.note("ended", job.id, type(error).__name__)
+        raise
+    ledger.note("finished", job.id)
+
+@handlers.job("polite")
+async def polite(job: Job):
+    ledger.note("started", job.id)
+    await job.stopping.wait()
+    await job.save_checkpoint({"at": 42})
+    raise Snooze("1h")
+
+@handlers.job("polite_thread")
+def polite_thread(job: SyncJob):
+    ledger.note("started", job.id)
+    assert job.stopping.wait(10)
+    return "stopped early"
+
+@handlers.job("stuck_thread", drain_timeout="100ms")
+def stuck_thread(job: SyncJob):
+    ledger.note("started", job.id)
+    ledger.gate_in_thread("never")
+
+@handlers.lifespan
+async def lifespan():
+    yield
+    ledger.note("lifespan left")
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with newest_server() as server:
+        yield server
+
+
+@pytest.fixture
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
+    with workplace(server, tmp_path, HANDLERS) as place:
+        yield place
+        place.producer.redis.flushall()
+
+
+def assert_clean_end(daemon: Daemon, status: int) -> None:
+    assert status == 0, daemon.log
+    assert "Traceback" not in daemon.log
+    assert daemon.of("daemon.stopped")
+
+
+def test_a_stop_waits_for_what_runs_and_takes_nothing_new(place: Workplace) -> None:
+    daemon, producer = place.start(), place.producer
+    producer.put("short", "half_a_second")
+    place.ledger.wait_for("started short")
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for("daemon.draining", running=1)
+    producer.put("late", "half_a_second")
+    assert_clean_end(daemon, daemon.wait())
+    assert producer.job("short")["result"] == '"finished"'
+    assert producer.status("late") == "queued"
+    assert producer.redis.zscore("job_queue", "late") == 10
+    assert place.ledger.lines("lifespan") == ["lifespan left"]
+    assert producer.redis.keys("job_queue:daemon*") == []
+    assert producer.redis.keys("job_queue:claim*") == []
+
+
+def test_what_outlasts_the_wait_is_handed_back_and_no_attempt_is_spent(place: Workplace) -> None:
+    daemon, producer = place.start(drain_timeout="100ms"), place.producer
+    producer.put("film", "film", score=10.5)
+    place.ledger.wait_for("started film")
+    assert_clean_end(daemon, daemon.stop())
+    assert place.ledger.lines("ended") == ["ended film CancelledError"]
+    job = producer.job("film")
+    assert (job["status"], job["interruptions"], job.get("attempts")) == ("queued", "1", None)
+    # It has waited its turn already: ahead of its equals.
+    assert producer.redis.zscore("job_queue", "film") == 10
+    assert producer.redis.zcard("job_queue:active") == 0
+    daemon.wait_for("job.released", job_id="film", reason="the daemon stops")
+
+
+def test_a_type_may_have_a_wait_of_its_own(place: Workplace) -> None:
+    daemon, producer = place.start(drain_timeout="0s", jobs__half_a_second__drain_timeout="30s"), place.producer
+    producer.put("film", "film")
+    producer.put("short", "half_a_second")
+    place.ledger.wait_for("started film")
+    place.ledger.wait_for("started short")
+    assert_clean_end(daemon, daemon.stop())
+    assert producer.status("short") == "completed"
+    assert producer.status("film") == "queued"
+
+
+def test_a_second_signal_ends_the_wait(place: Workplace) -> None:
+    daemon, producer = place.start(drain_timeout="1h"), place.producer
+    producer.put("film", "film")
+    place.ledger.wait_for("started film")
+    daemon.signal(signal.SIGINT)
+    daemon.wait_for("daemon.draining")
+    daemon.signal(signal.SIGINT)
+    assert_clean_end(daemon, daemon.wait())
+    assert producer.job("film")["interruptions"] == "1"
+
+
+def test_a_job_that_was_interrupted_often_enough_is_waited_for(place: Workplace) -> None:
+    daemon, producer = place.start(drain_timeout="0s", max_interruptions=2), place.producer
+    producer.put("often", "film", interruptions=2)
+    producer.put("once", "film", interruptions=1)
+    place.ledger.wait_for("started often")
+    place.ledger.wait_for("started once")
+    daemon.signal(signal.SIGTERM)
+    producer.wait_field("once", "interruptions", "2")
+    assert producer.status("often") == "processing"
+    place.ledger.open("film")
+    assert_clean_end(daemon, daemon.wait())
+    job = producer.job("often")
+    assert (job["status"], job["interruptions"]) == ("completed", "2")
+
+
+def test_handlers_are_told_to_finish(place: Workplace) -> None:
+    daemon, producer = place.start(), place.producer
+    producer.put("polite", "polite")
+    producer.put("thread", "polite_thread")
+    place.ledger.wait_for("started polite")
+    place.ledger.wait_for("started thread")
+    assert_clean_end(daemon, daemon.stop())
+    assert producer.job("polite")["checkpoint"] == '{"at":42}'
+    assert producer.status("polite") == "scheduled"
+    assert producer.job("thread")["result"] == '"stopped early"'
+
+
+def test_a_thread_that_does_not_return_does_not_stop_the_exit(place: Workplace) -> None:
+    daemon, producer = place.start(), place.producer
+    producer.put("stuck", "stuck_thread")
+    place.ledger.wait_for("started stuck")
+    began = time.monotonic()
+    assert daemon.stop(timeout=20) == 0, daemon.log
+    assert time.monotonic() - began < 15
+    assert "Traceback" not in daemon.log
+    job = producer.job("stuck")
+    assert (job["status"], job["interruptions"], job.get("attempts")) == ("queued", "1", None)
+    assert producer.redis.zcard("job_queue:active") == 0
+
+
+def test_a_signal_during_the_start_is_a_stop(place: Workplace) -> None:
+    daemon = place.daemon().start(ready=False)
+    daemon.wait_for("daemon.starting")
+    assert_clean_end(daemon, daemon.stop())
+
+
+def test_a_signal_while_redis_is_absent_is_a_stop(place: Workplace, tmp_path: Path) -> None:
+    daemon = place.daemon(redis_url=f"unix://{tmp_path}/absent.sock").start(ready=False)
+    daemon.wait_for("redis.away", part="start", fault="down")
+    assert_clean_end(daemon, daemon.stop())
+    eventually(lambda: "absent.sock" in daemon.log)

@@ -1,0 +1,88 @@
+"""Priorities, and jobs of types that this daemon has no handler for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import RedisServer
+from tests.support.servers import newest_server
+from tests.support.waiting import eventually
+from tests.support.workplace import Workplace, workplace
+
+HANDLERS = """
+@handlers.job("note")
+async def note(job: Job):
+    ledger.note(job.id)
+
+@handlers.job("hold")
+async def hold(job: Job):
+    ledger.note("holding")
+    await ledger.gate("hold")
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with newest_server() as server:
+        yield server
+
+
+@pytest.fixture
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
+    with workplace(server, tmp_path, HANDLERS) as place:
+        yield place
+
+
+def test_the_lower_score_runs_first_and_equals_by_their_fraction(place: Workplace) -> None:
+    producer = place.producer
+    for job_id, score in (("last", 100), ("third", 10.2), ("second", 10.1), ("first", -5), ("before-second", 10)):
+        producer.put(job_id, "note", score=score)
+    place.start("--burst", concurrency=1).wait()
+    assert [line.split()[0] for line in place.ledger.lines()] == ["first", "before-second", "second", "third", "last"]
+    assert producer.field("first", "priority") == "-5"
+    assert producer.field("second", "priority") == "10"
+
+
+def test_a_job_without_a_handler_here_is_held_and_runs_where_there_is_one(place: Workplace, tmp_path: Path) -> None:
+    producer = place.producer
+    old = place.start()
+    producer.put("new", "thumbnail", score=3)
+    held = producer.wait_field("new", "held", "type:thumbnail")
+    assert held["status"] == "queued"
+    assert producer.redis.zscore("job_queue:held:type:thumbnail", "new") == 3
+    assert producer.redis.smembers("job_queue:held") == {"type:thumbnail"}
+    assert producer.run("other", "note")["status"] == "completed"
+    assert old.stop() == 0
+
+    (tmp_path / "handlers.py").write_text(
+        (tmp_path / "handlers.py").read_text() + "\n@handlers.job('thumbnail')\nasync def thumbnail(): return 'made'\n"
+    )
+    place.start()
+    job = producer.wait("new")
+    assert (job["status"], job["attempts"]) == ("completed", "1")
+    assert "held" not in job
+    assert producer.redis.exists("job_queue:held", "job_queue:held:type:thumbnail") == 0
+
+
+def test_burst_ends_when_nothing_is_left_that_it_could_do(place: Workplace) -> None:
+    producer = place.producer
+    producer.put("held", "unknown")
+    producer.put("running", "hold")
+    producer.put("soon", "note")
+    # Due within retry_max_delay: waited for. Due long after: not.
+    producer.redis.hset("job:late", mapping={"status": "scheduled", "type": "note"})
+    producer.redis.zadd("job_queue:scheduled", {"late": 4e9})
+    daemon = place.start("--burst")
+    place.ledger.wait_for("holding")
+    producer.wait("soon")
+    eventually(lambda: producer.field("held", "held") == "type:unknown")
+    assert not daemon.of("daemon.draining")
+    place.ledger.open("hold")
+    assert daemon.wait() == 0, daemon.log
+    assert producer.status("running") == "completed"
+    assert producer.status("held") == "queued"
+    assert producer.status("late") == "scheduled"
+    assert "Traceback" not in daemon.log
