@@ -29,8 +29,9 @@ class Claimer:
         self._max_age = max_age
         self._event = asyncio.Event()
         self._number = 0
-        self._unanswered = False
         self._more = False
+        self.unanswered = False
+        """Whether the last claim may have leased jobs that nobody here knows of: its reply was lost."""
         self.quiet = False
         """While true nothing is claimed; runs under way go on."""
 
@@ -53,7 +54,7 @@ class Claimer:
                 self._event.clear()
                 if not self._useful():
                     await self._event.wait()
-        if self._unanswered:
+        if self.unanswered:
             # The claim whose reply was lost may have leased jobs to us: ask once more for what it brought.
             await self.run_once()
 
@@ -62,7 +63,7 @@ class Claimer:
 
     async def run_once(self) -> float:
         """Make one claim, or repeat the one whose reply was lost; returns seconds to wait before the next."""
-        if not self._unanswered:
+        if not self.unanswered:
             self._number += 1
         self._wakeup.pending = self._more = False
         want = max(1, min(self._pool.idle, running.CLAIM_MAX))
@@ -70,10 +71,10 @@ class Claimer:
         try:
             claims = await self._wakeup.link.run(call)
         except StoreError as error:
-            self._unanswered = True
+            self.unanswered = True
             self._more = True
             return self._outage.failed("claim", error)
-        self._unanswered = False
+        self.unanswered = False
         self._outage.succeeded("claim")
         self._take(claims)
         self._more = self._more or claims.more or len(claims.jobs) == want

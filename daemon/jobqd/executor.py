@@ -28,6 +28,7 @@ class Executor:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._loop = asyncio.get_running_loop()
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def execute(self, run: Run) -> Outcome:
         """Run the job's handler and return how it ended."""
@@ -58,6 +59,9 @@ class Executor:
             run.stopping.set()
         if run.thread is not None:
             run.thread.set()
+            # The thread may be waiting for a line of a program's output.
+            self._endings.add(end := self._loop.create_task(run.context.close()))
+            end.add_done_callback(self._endings.discard)
         elif run.performing and run.task is not None:
             run.task.cancel()
             self._loop.call_later(_REMIND_EVERY, self._remind, run)
@@ -77,7 +81,7 @@ class Executor:
         run.performing = True
         try:
             if handler.wants_job or self._services.handlers.arounds or not handler.is_async:
-                context = RunContext(run, self._services)
+                context = run.context = RunContext(run, self._services)
                 value = await self._with_job(run, handler, arguments, context)
             else:
                 value = await handler.invoke(None, arguments)

@@ -195,9 +195,10 @@ class Job(_JobBase):
     ) -> None:
         """Report progress in percent (0 to 100); cheap, sent at most ten times a second, the last always.
 
-        Without `eta_seconds` the remaining time is estimated from the progress so far.
+        Without `eta_seconds` the remaining time is estimated from the progress so far. Raises ValueError for a
+        number that is not finite.
         """
-        if self._port.progress(percent, step, eta_seconds):
+        if self._port.progress(*_numbers(percent, step, eta_seconds)):
             await asyncio.sleep(0)
 
     async def save_checkpoint(self, data: Any) -> None:
@@ -233,7 +234,7 @@ class SyncJob(_JobBase):
     def progress(self, percent: float, step: str | None = None, eta_seconds: float | None = None) -> None:
         """Report progress, as `Job.progress`. Raises Stopped once the daemon has ended this run."""
         self._check()
-        self._loop.call_soon_threadsafe(self._port.progress, percent, step, eta_seconds)
+        self._loop.call_soon_threadsafe(self._port.progress, *_numbers(percent, step, eta_seconds))
 
     def save_checkpoint(self, data: Any) -> None:
         """Save a JSON value for the next run, as `Job.save_checkpoint`. Raises Stopped as `progress` does."""
@@ -256,6 +257,17 @@ class SyncJob(_JobBase):
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _numbers(
+    percent: float, step: str | None, eta_seconds: float | None
+) -> tuple[float, str | None, float | None]:
+    """Check what was reported where the handler can see the error."""
+    percent = float(percent)
+    eta_seconds = None if eta_seconds is None else float(eta_seconds)
+    if not math.isfinite(percent) or (eta_seconds is not None and not math.isfinite(eta_seconds)):
+        raise ValueError(f"progress({percent}, eta_seconds={eta_seconds}): give finite numbers")
+    return percent, None if step is None else str(step), eta_seconds
 
 
 def _checkpoint_text(data: Any) -> str:

@@ -43,6 +43,7 @@ class InstanceLock:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Close-on-exec is Python's default: no child process keeps the lock of a dead daemon.
+            self._check_owner()
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError(
@@ -59,6 +60,15 @@ class InstanceLock:
             ) from None
         self._file = file
         self.predecessor = self._read(file)
+
+    def _check_owner(self) -> None:
+        """Refuse a directory that somebody else made, as anybody can in /tmp. Raises ConfigError."""
+        owner = self.path.parent.stat().st_uid
+        if owner not in (os.getuid(), 0):
+            raise ConfigError(
+                f"runtime_dir: {self.path.parent} belongs to another user (uid {owner}); "
+                "set runtime_dir to a directory of this user"
+            )
 
     def record(self, worker: str) -> None:
         """Write who holds the lock now; only after the predecessor's jobs were taken back, since it is forgotten."""

@@ -32,7 +32,7 @@ class Pool:
         self._on_free = on_free
         self._clock = world.clock
         self._log = world.log
-        self._busy: dict[tuple[str, int], Run] = {}
+        self._busy: dict[Run, None] = {}
         self._caps = {name: cap for name in handlers.types if (cap := policies.cap(name)) is not None}
         self._running = dict.fromkeys(self._caps, 0)
         self._allowances = dict.fromkeys(handlers.types, -1)
@@ -69,7 +69,7 @@ class Pool:
             # Its older run has lost the lease but not ended: two at once in one process would share what they write.
             self._submit(run, Snoozed(1.0))
             return
-        self._busy[run.key] = run
+        self._busy[run] = None
         if claimed.type in self._running:
             self._running[claimed.type] += 1
         if self._log.is_enabled_for(logging.DEBUG):
@@ -90,7 +90,7 @@ class Pool:
             outcome = await self._executor.execute(run)
         finally:
             run.ended = self._clock.monotonic()
-            del self._busy[run.key]
+            del self._busy[run]
             capped = run.claimed.type in self._running
             if capped:
                 self._running[run.claimed.type] -= 1
@@ -110,7 +110,7 @@ class Pool:
     def end(self, job_id: str, fence: int | None, ending: Ending) -> None:
         """End the runs of a job that was cancelled or whose lease was lost; `fence` None means any run."""
         for run in self._runs.of(job_id):
-            if fence in (None, run.claimed.fence) and run.key in self._busy and run.ending is None:
+            if fence in (None, run.claimed.fence) and run in self._busy and run.ending is None:
                 self._executor.interrupt(run, ending)
 
     async def drain(self, skip: asyncio.Event, max_interruptions: int, grace: float = 10.0) -> list[Run]:
@@ -119,14 +119,14 @@ class Pool:
         Setting `skip` ends the wait. Returns the runs that did not end even so.
         """
         began = self._clock.monotonic()
-        for run in self._busy.values():
+        for run in self._busy:
             if run.stopping is not None:
                 run.stopping.set()
             if run.thread is not None:
                 run.thread.set()
         while self._busy and not skip.is_set():
             now = self._clock.monotonic()
-            deadlines = {run: _drain_deadline(run, began, max_interruptions) for run in self._busy.values()}
+            deadlines = {run: _drain_deadline(run, began, max_interruptions) for run in self._busy}
             for run, deadline in deadlines.items():
                 if deadline <= now and run.ending is None:
                     self._executor.interrupt(run, Ending.STOP)
@@ -134,13 +134,13 @@ class Pool:
             if not coming:
                 break
             await self._wait_change(min(coming), skip)
-        for run in list(self._busy.values()):
+        for run in list(self._busy):
             if run.ending is None:
                 self._executor.interrupt(run, Ending.STOP)
         end = self._clock.monotonic() + grace
         while self._busy and (left := end - self._clock.monotonic()) > 0:
             await self._wait_change(left, None)
-        return list(self._busy.values())
+        return list(self._busy)
 
     async def _wait_change(self, seconds: float, skip: asyncio.Event | None) -> None:
         self._changed.clear()

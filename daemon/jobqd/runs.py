@@ -85,7 +85,8 @@ class Run:
     """One run of one job in this process, from its claim until Redis has its outcome."""
 
     __slots__ = (
-        "claimed", "ended", "ending", "handler", "performing", "policy", "started", "stopping", "task", "thread",
+        "claimed", "context", "ended", "ending", "handler", "performing", "policy", "started", "stopping", "task",
+        "thread",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, handler: Any, policy: Policy, started: float) -> None:
@@ -100,6 +101,8 @@ class Run:
         self.performing = False
         """True while the application's code runs: only then may the task be cancelled."""
         self.task: asyncio.Task[None] | None = None
+        self.context: Any = None
+        """What its handler was given, where it takes its job; ends its programs."""
         self.stopping: asyncio.Event | None = None
         self.thread: Any = None
         """The `threading.Event` of a `def` handler, set together with `stopping`."""
@@ -117,11 +120,12 @@ class Runs:
     waits for Redis keeps its lease.
     """
 
-    __slots__ = ("_ids", "_runs", "_types")
+    # Keyed by the run itself: after Redis lost its writes, two runs here can have the same id and fence.
+
+    __slots__ = ("_ids", "_runs")
 
     def __init__(self) -> None:
-        self._runs: dict[tuple[str, int], Run] = {}
-        self._types: Counter[str] = Counter()
+        self._runs: dict[Run, None] = {}
         self._ids: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -131,12 +135,8 @@ class Runs:
         return iter(self.snapshot())
 
     def snapshot(self) -> list[Run]:
-        """Return the runs as they are now; `list(dict.values())` is one step under the interpreter's lock."""
-        return list(self._runs.values())
-
-    def get(self, key: tuple[str, int]) -> Run | None:
-        """Return one run, or None."""
-        return self._runs.get(key)
+        """Return the runs as they are now; copying a dict's keys is one step under the interpreter's lock."""
+        return list(self._runs)
 
     def of(self, job_id: str) -> list[Run]:
         """Return the runs of one job; more than one only after a lost lease."""
@@ -146,22 +146,18 @@ class Runs:
         """Whether a run of this job still lives here."""
         return job_id in self._ids
 
-    def count(self, job_type: str) -> int:
-        """How many runs of this type live here."""
-        return self._types[job_type]
-
     def add(self, run: Run) -> None:
         """Take a run in."""
-        self._runs[run.key] = run
-        self._types[run.claimed.type] += 1
+        self._runs[run] = None
         self._ids[run.claimed.id] += 1
 
     def remove(self, run: Run) -> bool:
         """Let a run go; false if it was gone already."""
-        if self._runs.pop(run.key, None) is None:
+        if run not in self._runs:
             return False
-        for counter, name in ((self._types, run.claimed.type), (self._ids, run.claimed.id)):
-            counter[name] -= 1
-            if not counter[name]:
-                del counter[name]
+        del self._runs[run]
+        job_id = run.claimed.id
+        self._ids[job_id] -= 1
+        if not self._ids[job_id]:
+            del self._ids[job_id]
         return True

@@ -66,11 +66,11 @@ class Daemon:
             world = World(self._clock, random.random, self._log)
             parts = Parts(settings, self._handlers, self._target, self._seat, world, guardian)
             stack.push_async_callback(parts.close)
-            if not await self._reach_redis(parts):
-                return False
-            await self._take_back(parts, lock)
-            stuck = await self._serve(parts, stack)
-            lock.release(clean=not stuck)
+            stuck = False
+            if await self._reach_redis(parts) and await self._take_back(parts, lock):
+                stuck = await self._serve(parts, stack)
+                # Whatever Redis could not be told is for the next holder to take back.
+                lock.release(clean=not len(parts.runs) and not parts.claimer.unanswered)
         self._log.info("daemon.stopped", duration=self._clock.monotonic() - self._began)
         return stuck
 
@@ -118,15 +118,17 @@ class Daemon:
         await self._patiently(parts, lambda: startup.claim_prefix(parts.link, self._seat.keys))
         return not self._stop.is_set()
 
-    async def _take_back(self, parts: Parts, lock: InstanceLock) -> None:
-        """Take the jobs of a dead predecessor back; only then is it forgotten."""
+    async def _take_back(self, parts: Parts, lock: InstanceLock) -> bool:
+        """Take the jobs of a dead predecessor back; only then is it forgotten. False if stopped meanwhile."""
         predecessor = lock.predecessor
         if predecessor is not None:
             taken = await self._patiently(parts, lambda: parts.recoverer.take_back(predecessor))
             if taken:
                 self._log.warning("daemon.took_back", count=taken, predecessor=predecessor)
-        if not self._stop.is_set():
-            lock.record(self._seat.worker)
+        if self._stop.is_set():
+            return False
+        lock.record(self._seat.worker)
+        return True
 
     async def _patiently(self, parts: Parts, step: Callable[[], Awaitable[T]]) -> T | None:
         """Take a step as often as it needs for want of Redis; None if stopped meanwhile."""
@@ -139,8 +141,6 @@ class Daemon:
 
     async def _serve(self, parts: Parts, stack: AsyncExitStack) -> bool:
         """Run until a stop is asked for, then stop; returns whether handlers are left that cannot be stopped."""
-        if self._stop.is_set():
-            return False
         parts.services.state = await self._enter_lifespan(stack)
         parts.heartbeat.start()
         stack.callback(parts.heartbeat.stop)

@@ -145,8 +145,9 @@ def _tell_each(answers: dict[str, str], words: dict[str, str], as_json: bool) ->
     if as_json:
         answer(dumps(answers))
         return
+    width = max((len(line(name)) for name in words), default=0)
     for name, text in words.items():
-        answer(f"{line(name)}  {line(text)}")
+        answer(f"{line(name):<{width}}  {line(text)}")
 
 
 def dead_retry(site: Site, ids: Sequence[str], *, everything: bool, as_json: bool) -> int:

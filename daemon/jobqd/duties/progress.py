@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 
 from jobqd.clock import Clock
 from jobqd.keys import Seat
@@ -46,10 +45,7 @@ class ProgressWriter:
         self._sending = asyncio.Lock()
 
     def report(self, run: Run, percent: float, step: str | None, eta_seconds: float | None) -> None:
-        """Take the latest progress of a run. Raises ValueError for a percent or an ETA that is not a number."""
-        percent = float(percent)
-        if not math.isfinite(percent) or (eta_seconds is not None and not math.isfinite(eta_seconds)):
-            raise ValueError(f"progress({percent!r}, eta_seconds={eta_seconds!r}): give finite numbers")
+        """Take the latest progress of a run, finite numbers (the job's own method has checked them)."""
         percent = min(100.0, max(0.0, percent))
         if eta_seconds is None:
             now = self._clock.monotonic()
@@ -67,10 +63,11 @@ class ProgressWriter:
     async def run_once(self) -> float:
         """Send all news in one call; returns the seconds after which the next may go. Raises StoreError."""
         async with self._sending:
-            self._wake.clear()
             batch = dict(list(self._news.items())[:_BATCH_MAX])
             if batch:
                 await self._send(batch)
+            else:
+                self._wake.clear()
         return INTERVAL
 
     async def finish(self, run: Run) -> None:
@@ -91,8 +88,8 @@ class ProgressWriter:
         for key, update in batch.items():
             if self._news.get(key) is update:
                 del self._news[key]
-        if self._news:
-            self._wake.set()
+        if not self._news:
+            self._wake.clear()
 
 
 def _update(run: Run, percent: float, step: str | None, eta_seconds: float | None) -> running.ProgressUpdate:

@@ -40,6 +40,9 @@ class Recoverer:
         if not self._may_sweep():
             return self._every
         found = await self._link.run(running.lapsed(self._keys, limit=_LIMIT))
+        if not self._may_sweep():
+            # Redis may have hung before it answered: then its list is one of leases that nobody could renew.
+            return self._every
         await self._settle(found.lapses, "lapse", "its lease ran out")
         return 0.0 if len(found.lapses) >= _LIMIT else self._every
 

@@ -31,7 +31,9 @@ class Reporter:
     def settled(self, pending: Pending, answer: str) -> None:
         """Report one answer of a settle."""
         order = pending.order
-        if answer in _REFUSALS:
+        if answer.startswith("error:"):
+            self._log.error("job.not_recorded", outcome=order.to, error=answer, **_facts(pending.run))
+        elif answer in _REFUSALS:
             self._log.warning(
                 "job.refused", reason=_REFUSALS[answer], outcome=order.to, **_facts(pending.run)
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobqd.clock import World
 from jobqd.duties.outage import Outage
-from jobqd.errors import StoreError
+from jobqd.errors import StoreError, StoreFault
 from jobqd.retry import Settlement, decide
 from jobqd.runs import Outcome, Run, Runs
 from jobqd.store import Ledger
@@ -28,7 +28,7 @@ class Pending:
 
 
 Settled = Callable[[Pending, str], None]
-"""Told of each answer: ok, already, cancelled, stale, renewed or gone."""
+"""Told of each answer: ok, already, cancelled, stale, renewed, gone, or "error: …" for one that was given up."""
 
 
 class Settler:
@@ -47,6 +47,7 @@ class Settler:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._batch_max = BATCH_MAX
         self.stuck = False
         """True from a failed settle to the next one that succeeds: no new claims meanwhile."""
 
@@ -70,7 +71,7 @@ class Settler:
 
     async def run_once(self) -> float:
         """Settle one batch; returns seconds to wait before the next. A batch that fails stays, to be sent again."""
-        batch = [self._waiting[i] for i in range(min(len(self._waiting), BATCH_MAX))]
+        batch = [self._waiting[i] for i in range(min(len(self._waiting), self._batch_max))]
         if not batch:
             self._wake.clear()
             return 0.0
@@ -78,6 +79,8 @@ class Settler:
             answers = await self._ledger.settle([pending.order for pending in batch])
         except StoreError as error:
             self.stuck = True
+            if error.fault is StoreFault.OTHER:
+                self._set_apart(batch, error)
             return self._outage.failed("settle", error)
         self.stuck = False
         self._outage.succeeded("settle")
@@ -86,9 +89,21 @@ class Settler:
             self._runs.remove(pending.run)
             self._on_settled(pending, answer)
         if not self._waiting:
+            self._batch_max = BATCH_MAX
             self._wake.clear()
             self._idle.set()
         return 0.0
+
+    def _set_apart(self, batch: list[Pending], error: StoreError) -> None:
+        """Meet an error that waiting does not cure: one outcome must not hold up the others for ever.
+
+        They are sent one by one, and the one that Redis refuses alone is given up: its lease will run out.
+        """
+        self._batch_max = 1
+        if len(batch) == 1:
+            pending = self._waiting.popleft()
+            self._runs.remove(pending.run)
+            self._on_settled(pending, f"error: {error}")
 
     def abandon(self, report: Callable[[Pending], Any]) -> None:
         """Give up on what Redis could not take before the stop, reported one by one."""

@@ -23,7 +23,7 @@ class ProgramOptions:
     env: Mapping[str, str] | None = None
     stderr: Literal["tail", "merge"] = "tail"
     input: bytes | None = None
-    kill_after: float | str = 5.0
+    kill_after: float | str = 3.0
     check: bool = True
 
     def __post_init__(self) -> None:

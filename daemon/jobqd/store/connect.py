@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import redis.asyncio.connection as asynchronous
 import redis.connection as synchronous
@@ -32,7 +32,7 @@ class Target:
         if url.startswith("embedded:"):
             from jobqd.embedded import socket_path  # noqa: PLC0415 - most daemons run on a server of their own
 
-            url = f"unix://{socket_path(url)}"
+            url = f"unix://{quote(str(socket_path(url)))}"
         if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
             raise ConfigError(
                 f"redis_url: {urlsplit(url).scheme}:// is not supported by this version; use redis://, rediss://, "

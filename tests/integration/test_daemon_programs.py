@@ -1,0 +1,137 @@
+"""External programs of jobs end with their run, however it ends; with the daemon, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobqd.store import SyncLink, Target, producing
+from tests.redis_server import RedisServer
+from tests.support.servers import newest_server
+from tests.support.waiting import eventually
+from tests.support.workplace import Workplace, workplace
+
+HANDLERS = """
+FAMILY = "sleep 1000 & echo $!; echo $$; wait"
+
+@handlers.job("runs")
+async def runs(job: Job):
+    async for line in job.exec("sh", "-c", FAMILY, kill_after=1):
+        ledger.note("pid", line)
+
+@handlers.job("runs_shortly", timeout="300ms", max_attempts=1)
+async def runs_shortly(job: Job):
+    async for line in job.exec("sh", "-c", FAMILY, kill_after=1):
+        ledger.note("pid", line)
+
+@handlers.job("leaves_it_running")
+async def leaves_it_running(job: Job):
+    async for line in job.exec("sh", "-c", FAMILY, kill_after=1):
+        ledger.note("pid", line)
+        if len(ledger.lines("pid")) == 2:
+            return "left early"
+
+@handlers.job("runs_in_thread")
+def runs_in_thread(job: SyncJob):
+    for line in job.exec("sh", "-c", FAMILY, kill_after=1):
+        ledger.note("pid", line)
+
+@handlers.job("counts")
+async def counts(job: Job):
+    done = await job.exec("sh", "-c", "echo one; echo two")
+    return done.output
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with newest_server() as server:
+        yield server
+
+
+@pytest.fixture
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
+    with workplace(server, tmp_path, HANDLERS) as place:
+        yield place
+        for pid in pids(place):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        place.producer.redis.flushall()
+
+
+def pids(place: Workplace) -> list[int]:
+    return [int(line.split()[1]) for line in place.ledger.lines("pid ")]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def family(place: Workplace) -> list[int]:
+    """Return the ids of the program and its child once both run."""
+    eventually(lambda: len(pids(place)) == 2)
+    return pids(place)
+
+
+def assert_gone(processes: list[int]) -> None:
+    eventually(lambda: not any(map(alive, processes)), f"the end of {processes}")
+
+
+def test_its_output_is_the_handlers(place: Workplace) -> None:
+    place.start()
+    assert place.producer.run("job", "counts")["result"] == '"one\\ntwo\\n"'
+
+
+def test_a_timeout_ends_the_program(place: Workplace) -> None:
+    place.start()
+    job = place.producer.run("job", "runs_shortly")
+    assert job["error_type"] == "Timeout"
+    # The job was settled only after its processes had ended.
+    assert not any(map(alive, family(place)))
+
+
+def test_a_program_that_the_handler_left_running_ends_with_the_run(place: Workplace) -> None:
+    place.start()
+    job = place.producer.run("job", "leaves_it_running")
+    assert job["result"] == '"left early"'
+    assert not any(map(alive, family(place)))
+
+
+@pytest.mark.parametrize("job_type", ["runs", "runs_in_thread"])
+def test_a_cancel_ends_the_program(place: Workplace, job_type: str) -> None:
+    daemon = place.start()
+    place.producer.put("job", job_type)
+    processes = family(place)
+    link = SyncLink(Target(place.server.url))
+    link.run(producing.cancel(place.producer.keys, ["job"], job_ttl=60.0))
+    link.close()
+    assert_gone(processes)
+    eventually(lambda: daemon.of("job.cancelled") or daemon.of("job.refused"))
+
+
+def test_ctrl_c_ends_the_program_when_the_job_is_handed_back(place: Workplace) -> None:
+    daemon = place.start(drain_timeout="200ms")
+    place.producer.put("job", "runs")
+    processes = family(place)
+    daemon.signal(signal.SIGINT)
+    daemon.wait_for("daemon.draining")
+    assert all(map(alive, processes))
+    assert daemon.wait() == 0, daemon.log
+    assert not any(map(alive, processes))
+    assert place.producer.job("job")["interruptions"] == "1"
+
+
+def test_no_program_outlives_a_daemon_that_is_killed(place: Workplace) -> None:
+    daemon = place.start()
+    place.producer.put("job", "runs")
+    processes = family(place)
+    daemon.kill()
+    assert_gone(processes)

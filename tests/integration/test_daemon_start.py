@@ -1,0 +1,81 @@
+"""What keeps a daemon from starting is said in a sentence, with an exit status that tells whose fault it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import RedisServer
+from tests.support.servers import newest_server
+from tests.support.workplace import workplace
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with newest_server() as server:
+        yield server
+
+
+def test_a_lifespan_that_fails_is_named_with_its_cause(server: RedisServer, tmp_path: Path) -> None:
+    handlers = """
+@handlers.lifespan
+async def lifespan():
+    raise ConnectionRefusedError("no database at db:5432")
+    yield
+
+@handlers.job("quick")
+async def quick():
+    ledger.note("ran")
+"""
+    with workplace(server, tmp_path, handlers) as place:
+        place.producer.put("job", "quick")
+        daemon = place.daemon().start(ready=False)
+        assert daemon.wait() == 70, daemon.log
+        record = daemon.wait_for("daemon.start_failed")
+        assert record["problem"] == (
+            "the lifespan of the handlers raised ConnectionRefusedError: no database at db:5432"
+        )
+        assert place.producer.status("job") == "queued"
+        assert place.ledger.lines() == []
+
+
+@pytest.mark.parametrize(
+    ("handlers", "settings", "says"),
+    [
+        ("import not_there", {}, "not_there"),
+        ("", {"handlers": "handlers:nothing"}, "nothing"),
+        ("", {"concurrency": "many"}, "concurrency"),
+        ("", {"redis_url": "http://localhost"}, "redis_url"),
+    ],
+    ids=["import", "attribute", "setting", "url"],
+)
+def test_a_wrong_configuration_is_told_without_a_traceback(
+    server: RedisServer, tmp_path: Path, handlers: str, settings: dict[str, str], says: str
+) -> None:
+    with workplace(server, tmp_path, handlers) as place:
+        daemon = place.daemon(**settings).start(ready=False)
+        assert daemon.wait() == 78, daemon.log
+        assert says in daemon.log
+        assert daemon.log.startswith("jobqd: ")
+
+
+def test_the_application_may_leave_its_lifespan_with_an_error(server: RedisServer, tmp_path: Path) -> None:
+    handlers = """
+@handlers.job("quick")
+async def quick(): pass
+
+@handlers.lifespan
+async def lifespan():
+    yield
+    ledger.note("left")
+    raise RuntimeError("the pool would not close")
+"""
+    with workplace(server, tmp_path, handlers) as place:
+        daemon = place.start()
+        assert place.producer.run("job", "quick")["status"] == "completed"
+        status = daemon.stop()
+        assert place.ledger.lines() == ["left"]
+        assert status != 0
+        assert "the pool would not close" in daemon.log
