@@ -74,7 +74,8 @@ class InstanceLock:
         """Write who holds the lock now; only after the predecessor's jobs were taken back, since it is forgotten."""
         assert self._file is not None  # noqa: S101 - a defect, not an input
         text = json.dumps({"worker": worker, "boot_id": boot_id(), "pid": os.getpid()}).encode()
-        os.pwrite(self._file, text.ljust(256) + b"\n", 0)
+        # Padded, so that a shorter name leaves nothing of a longer one; cut, so that nothing else's rest is left.
+        os.ftruncate(self._file, os.pwrite(self._file, text.ljust(256) + b"\n", 0))
         os.fsync(self._file)
 
     def release(self, *, clean: bool) -> None:

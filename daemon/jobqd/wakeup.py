@@ -41,7 +41,8 @@ class Wakeup:
         """Check from time to time that the server still tracks; where it refuses, poll."""
         while not stop.is_set():
             await self.run_once()
-            pause = self._clock.sleep(CHECK_EVERY if self.link.refused is None else POLL_EVERY)
+            tracked = self.link.connected and self.link.refused is None
+            pause = self._clock.sleep(CHECK_EVERY if tracked else POLL_EVERY)
             await _either(pause, stop)
 
     async def run_once(self) -> None:
@@ -51,6 +52,10 @@ class Wakeup:
             if refused != self._told:
                 self._told = refused
                 self._log.warning("wakeup.polling", interval=POLL_EVERY, error=refused)
+            self._changed()
+            return
+        if not self.link.connected:
+            # The claim that this provokes connects, or is connecting now.
             self._changed()
             return
         try:

@@ -163,8 +163,9 @@ async def test_a_result_is_waited_for(queue, worker, raw):
 async def listened(raw, queue: Queue, job_id: str) -> None:
     """Return when Redis knows that somebody listens to a job."""
     channel = queue.keys.progress(job_id)
-    while dict(await raw.pubsub_numsub(channel))[channel] == 0:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(5):
+        while dict(await raw.pubsub_numsub(channel))[channel] == 0:
+            await asyncio.sleep(0.001)
 
 
 async def test_a_result_survives_the_loss_of_the_subscription(queue, worker, raw):
@@ -240,7 +241,7 @@ async def test_progress_is_seen_live_and_ends_with_the_job(queue, worker, raw):
         assert await following == Progress("processing", 67.0, "encoding", 3.0)
         assert await handle.progress() == Progress("processing", 67.0, "encoding", 3.0)
         await worker.settle(job, "completed", result="null")
-        assert [update.status async for update in updates] == ["completed"]
+        assert [update async for update in updates] == [Progress("completed", 67.0, "encoding", 3.0)]
     assert not queue._listener.channels
 
 

@@ -243,8 +243,9 @@ async def test_dead_letters(jobq, link, seat, keys, raw):
 
 async def listened(raw, keys, *ids: str) -> None:
     channels = [keys.progress(job_id) for job_id in ids]
-    while 0 in dict(await raw.pubsub_numsub(*channels)).values():
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while 0 in dict(await raw.pubsub_numsub(*channels)).values():
+            await asyncio.sleep(0.01)
 
 
 async def publish_progress(link, seat: Seat, job: running.Claimed, percent: int) -> None:

@@ -377,7 +377,7 @@ def test_the_list_of_the_ended_is_bounded(lab: Lab) -> None:
 def test_counters_are_conserved(lab: Lab) -> None:
     for n, to in enumerate((*ALL_ENDS, "completed", "dead")):
         lab.end(lab.leased(f"j{n}", score=-n), to)
-    lab.put("running")
+    lab.put("running", score=-99)
     lab.claim_one()
     lab.put("cancelled")
     lab.cancel("cancelled")

@@ -20,8 +20,8 @@ from jobqd.client.producing import Patience, batches
 from jobqd.client.spec import JobSpec, Limits, new_job, unix_time
 from jobqd.errors import PayloadError, StoreError, StoreFault
 from jobqd.store.counting import DaemonInfo
+from jobqd.store.facts import JobInfo, decoded, number, progress_of
 from jobqd.store.producing import NewJob
-from jobqd.store.reading import JobInfo, decoded, number, progress_of
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 

@@ -200,6 +200,7 @@ class Daemon:
         except TimeoutError:
             parts.settler.abandon(parts.reporter.not_recorded)
         await parts.reporter.wait_hooks(_HOOKS_PATIENCE)
+        parts.reporter.flush()
         parts.supervisor.stop()
         return bool(left)
 

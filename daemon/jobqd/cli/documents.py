@@ -8,7 +8,7 @@ from typing import Any
 
 from jobqd.job import integer
 from jobqd.store.counting import Stats
-from jobqd.store.reading import JobInfo, Progress
+from jobqd.store.facts import JobInfo, Progress
 
 
 def dumps(document: Any, *, lines: bool = False) -> str:

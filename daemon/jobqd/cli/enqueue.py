@@ -13,7 +13,7 @@ from typing import Any
 from jobqd.client.spec import unix_time
 from jobqd.errors import PayloadError
 from jobqd.store.counting import DaemonInfo
-from jobqd.store.reading import number
+from jobqd.store.facts import number
 from jobqd.units import shorten
 
 _WORD = re.compile(r"([^=:]+)(:?=)(.*)", re.DOTALL)

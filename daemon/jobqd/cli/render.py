@@ -9,7 +9,7 @@ from typing import Any
 from jobqd.cli.text import Paper, ago, block, count, due, line, short
 from jobqd.job import integer
 from jobqd.store.counting import DaemonInfo, Stats
-from jobqd.store.reading import JobInfo, Progress
+from jobqd.store.facts import JobInfo, Progress
 
 _LABEL = 12
 

@@ -18,8 +18,8 @@ from jobqd.cli.session import RETRY_FOR, Site, explain
 from jobqd.cli.text import Paper, answer, line, short
 from jobqd.client.queue import JobHandle, Queue
 from jobqd.errors import JobNotFound, StoreError
-from jobqd.store import reading
-from jobqd.store.reading import JobInfo
+from jobqd.store import facts
+from jobqd.store.facts import JobInfo
 
 _STATUS_STYLES = {
     "completed": "green", "failed": "red", "cancelled": "bright_black", "retrying": "yellow", "processing": "blue",
@@ -29,7 +29,7 @@ _STATUS_STYLES = {
 class View(Protocol):
     """Where the course of the watched jobs is shown."""
 
-    def change(self, job_id: str, progress: reading.Progress) -> None:
+    def change(self, job_id: str, progress: facts.Progress) -> None:
         """Show a job's progress."""
 
     def end(self, job_id: str, job: JobInfo | None) -> None:
@@ -77,7 +77,7 @@ async def _follow(handle: JobHandle, view: View) -> bool:
 class _JsonLines:
     """One JSON document a line: each change, and at last the whole job."""
 
-    def change(self, job_id: str, progress: reading.Progress) -> None:
+    def change(self, job_id: str, progress: facts.Progress) -> None:
         answer(dumps(update_document(job_id, progress), lines=True))
 
     def end(self, job_id: str, job: JobInfo | None) -> None:
@@ -91,7 +91,7 @@ class _Lines:
     def __init__(self, paper: Paper) -> None:
         self._paper = paper
 
-    def change(self, job_id: str, progress: reading.Progress) -> None:
+    def change(self, job_id: str, progress: facts.Progress) -> None:
         answer(f"{line(job_id)}  {line(progress.status)}  {progress_words(progress)}".rstrip())
 
     def end(self, job_id: str, job: JobInfo | None) -> None:
@@ -122,7 +122,7 @@ class _Bars:
         self._tasks: dict[str, TaskID] = {}
         self._began = time.monotonic()
 
-    def change(self, job_id: str, progress: reading.Progress) -> None:
+    def change(self, job_id: str, progress: facts.Progress) -> None:
         done = progress.percent
         words = [line(progress.step or "") or progress.status]
         if progress.eta_seconds is not None:

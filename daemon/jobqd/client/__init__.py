@@ -3,6 +3,6 @@
 from jobqd.client.queue import JobHandle, Queue
 from jobqd.client.spec import JobSpec, Limits
 from jobqd.client.sync import SyncJobHandle, SyncQueue
-from jobqd.store.reading import JobInfo, Progress
+from jobqd.store.facts import JobInfo, Progress
 
 __all__ = ["JobHandle", "JobInfo", "JobSpec", "Limits", "Progress", "Queue", "SyncJobHandle", "SyncQueue"]

@@ -19,18 +19,8 @@ from jobqd.errors import (
 )
 from jobqd.job import integer
 from jobqd.keys import Keys
-from jobqd.store.reading import (
-    TERMINAL,
-    JobInfo,
-    Progress,
-    Reading,
-    decoded,
-    fields_of,
-    progress_message,
-    progress_of,
-    show,
-    status_of,
-)
+from jobqd.store.facts import TERMINAL, JobInfo, Progress, decoded, progress_message, progress_of
+from jobqd.store.reading import Reading, fields_of, show, status_of
 from jobqd.units import format_duration, shorten
 
 LOOK_EVERY = 2.0

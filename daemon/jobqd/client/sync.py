@@ -15,8 +15,8 @@ from jobqd.client.source import RETRY_FOR, Source, settings_of, source, source_o
 from jobqd.client.spec import JobSpec, Limits, TypedJob, as_spec, job_id
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
+from jobqd.store.facts import JobInfo, Progress
 from jobqd.store.link import SyncLink
-from jobqd.store.reading import JobInfo, Progress
 from jobqd.units import parse_duration
 
 if TYPE_CHECKING:  # producers that give a URL do not pay for pydantic

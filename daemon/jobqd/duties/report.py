@@ -82,6 +82,10 @@ class Reporter:
         if self._hooks:
             await asyncio.wait(self._hooks, timeout=timeout)
 
+    def flush(self) -> None:
+        """Tell how many lines were left out since the last tick: to be called before the log is closed."""
+        self._run_log.flush()
+
     async def _call_hooks(self, letter: DeadLetter) -> None:
         for hook in self._handlers.dead_hooks:
             try:

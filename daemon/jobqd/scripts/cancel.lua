@@ -22,7 +22,7 @@ redis.call('ZREM', active, '')
 local time = redis.call('TIME')
 local now_text = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
 
-for _, key in ipairs({ready, scheduled, missing}) do redis.call('ZCARD', key) end
+for _, key in ipairs({ready, scheduled, missing, held .. ':missing'}) do redis.call('ZCARD', key) end
 local replies, jobs = {}, {}
 for i = 6, #ARGV do
   local id = ARGV[i]
@@ -38,7 +38,7 @@ for i = 6, #ARGV do
   end
 end
 
-local reasons = redis.pcall('SMEMBERS', held)
+local reasons = redis.call('SMEMBERS', held)
 local entered, done = 0, {}
 for _, job in ipairs(jobs) do
   if not done[job.id] then
@@ -55,12 +55,12 @@ for _, job in ipairs(jobs) do
     redis.call('ZREM', ready, job.id)
     redis.call('ZREM', scheduled, job.id)
     redis.call('ZREM', active, job.id)
-    if not reasons.err then
-      for _, reason in ipairs(reasons) do
-        redis.pcall('ZREM', held .. ':' .. reason, job.id)
-        if redis.call('EXISTS', held .. ':' .. reason) == 0 then redis.call('SREM', held, reason) end
-      end
+    for _, reason in ipairs(reasons) do
+      redis.pcall('ZREM', held .. ':' .. reason, job.id)
+      if redis.call('EXISTS', held .. ':' .. reason) == 0 then redis.call('SREM', held, reason) end
     end
+    -- `missing` last: an entry that `held:missing` alone still has would never be looked at again.
+    redis.call('ZREM', held .. ':missing', job.id)
     redis.call('ZREM', missing, job.id)
     if job.reborn then redis.pcall('LREM', dead, 0, job.id) end
     redis.pcall('LPUSH', finished, job.id)

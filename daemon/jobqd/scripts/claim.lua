@@ -259,6 +259,7 @@ if #taken_ids > 0 then
   redis.call('ZREM', ready, unpack(taken_ids))
   redis.call('ZREM', scheduled, unpack(taken_ids))
   if has_missing then
+    -- `missing` last: an entry that `held:missing` alone still has would never be looked at again.
     redis.call('ZREM', held .. ':missing', unpack(taken_ids))
     redis.call('ZREM', missing, unpack(taken_ids))
   end

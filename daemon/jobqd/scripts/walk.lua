@@ -114,9 +114,10 @@ if not reasons.err then
   for _, reason in ipairs(reasons) do
     local key = held .. ':' .. reason
     local first = redis.pcall('ZRANGE', key, 0, 9)
-    if reason ~= 'missing' and not first.err then
+    if not first.err then
       for _, id in ipairs(first) do
-        if redis.call('EXISTS', job_prefix .. id) == 0 then redis.call('ZREM', key, id) end
+        -- An id that waits for its hash is promote's to give up.
+        if reason ~= 'missing' and redis.call('EXISTS', job_prefix .. id) == 0 then redis.call('ZREM', key, id) end
       end
       if redis.call('EXISTS', key) == 0 then redis.call('SREM', held, reason) end
     end

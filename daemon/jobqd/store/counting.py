@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from jobqd.job import integer
 from jobqd.keys import Keys
 from jobqd.store.call import Argument, mapping
-from jobqd.store.reading import Reading, decoded, held_reasons, number
+from jobqd.store.facts import decoded, number
+from jobqd.store.reading import Reading, held_reasons
 
 _LEVELS_MAX = 20
 _OLDEST_PLAUSIBLE = 1e8

@@ -34,6 +34,10 @@ _BY_CLASS: tuple[tuple[type[Exception], StoreFault], ...] = (
     (redis_errors.AuthenticationError, StoreFault.DENIED),
     (redis_errors.NoPermissionError, StoreFault.DENIED),
     (redis_errors.ReadOnlyError, StoreFault.READONLY),
+    (redis_errors.MasterDownError, StoreFault.READONLY),
+    (redis_errors.AskError, StoreFault.READONLY),
+    (redis_errors.ClusterDownError, StoreFault.BUSY),
+    (redis_errors.TryAgainError, StoreFault.BUSY),
     (redis_errors.OutOfMemoryError, StoreFault.FULL),
     (redis_errors.ConnectionError, StoreFault.DOWN),
     (redis_errors.TimeoutError, StoreFault.DOWN),
@@ -58,7 +62,10 @@ def refusal(error: Exception) -> bool:
 
 def fault_of(error: Exception) -> StoreFault:
     """Return what an exception of redis-py or the system means."""
-    text = str(error)
+    text, cause = str(error), error.__cause__
+    if isinstance(error, redis_errors.ConnectionError) and isinstance(cause, redis_errors.RedisError):
+        # redis.asyncio wraps whatever fails while it connects, a wrong password too.
+        return fault_of(cause)
     for kind, fault in _BY_CLASS:
         if isinstance(error, kind):
             return fault

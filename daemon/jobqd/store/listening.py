@@ -124,8 +124,7 @@ class Listener:
         connection = self._target.connection()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT + 1):
-                await connection.connect()  # type: ignore[no-untyped-call]
-            self._asked = set()
+                await connection.connect()
             await self._serve(connection)
         finally:
             self._asked = set()

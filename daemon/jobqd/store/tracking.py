@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from jobqd.errors import StoreError, StoreFault
 from jobqd.store.call import Call
 from jobqd.store.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT, Target
-from jobqd.store.faults import RAISED, store_error
+from jobqd.store.faults import RAISED, refusal
 from jobqd.store.link import Link, pack
 
 T = TypeVar("T")
@@ -67,11 +67,7 @@ class TrackedLink(Link):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT + 1):
                 await subscriber.connect()
-                client_id = await _ask(subscriber, "CLIENT", "ID")
-                channels = (_INVALIDATE, self._control)
-                await subscriber.send_packed_command([pack(("SUBSCRIBE", *channels))], check_health=False)
-                for _ in channels:
-                    await subscriber.read_response()
+                client_id = await self._subscribe(subscriber)
         except TimeoutError:
             await subscriber.disconnect(nowait=True)
             raise StoreError(
@@ -91,15 +87,36 @@ class TrackedLink(Link):
         self._listener = asyncio.create_task(self._listen(subscriber))
         return connection
 
+    async def _subscribe(self, subscriber: AbstractConnection) -> Any:
+        """Subscribe to what the server allows; returns the connection's id for the redirect, None if refused."""
+        self.refused = None
+        try:
+            client_id = await _ask(subscriber, "CLIENT", "ID")
+            await _ask(subscriber, "SUBSCRIBE", _INVALIDATE)
+        except RAISED as error:
+            self._refuse(error)
+            client_id = None
+        try:
+            await _ask(subscriber, "SUBSCRIBE", self._control)
+        except RAISED as error:
+            self._refuse(error)
+        return client_id
+
     async def _track(self, connection: AbstractConnection, client_id: Any) -> None:
+        if client_id is None:
+            return
         try:
             await _ask(connection, "CLIENT", "TRACKING", "ON", "REDIRECT", client_id, "NOLOOP")
-            self.refused = None
         except RAISED as error:
-            if store_error(error).fault is StoreFault.DOWN:
+            if not refusal(error):
                 await self._drop()
-                raise
-            self.refused = str(error)
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        """Take note of what the server refuses; a connection that failed refuses nothing, so that is raised."""
+        if not refusal(error):
+            raise error
+        self.refused = str(error)
 
     async def _listen(self, subscriber: AbstractConnection) -> None:
         """Pass messages on until the connection ends; the next claim then makes both anew."""

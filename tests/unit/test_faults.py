@@ -1,0 +1,89 @@
+"""What an exception means: by its class, by its code anywhere in the text, by what it wraps."""
+
+from __future__ import annotations
+
+import pytest
+from redis import exceptions
+
+from jobqd.errors import StoreFault
+from jobqd.store.faults import RAISED, fault_of, no_script, refusal, store_error
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (ConnectionRefusedError("refused"), StoreFault.DOWN),
+        (exceptions.ConnectionError("Connection closed by server."), StoreFault.DOWN),
+        (exceptions.TimeoutError("Timeout reading from socket"), StoreFault.DOWN),
+        (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), StoreFault.DOWN),
+        (exceptions.ConnectionError("max number of clients reached"), StoreFault.DOWN),
+        (exceptions.ResponseError("ERR max number of clients reached"), StoreFault.DOWN),
+        (exceptions.AuthenticationError("invalid username-password pair"), StoreFault.DENIED),
+        (exceptions.NoPermissionError("this user has no permissions"), StoreFault.DENIED),
+        (exceptions.ReadOnlyError("You can't write against a read only replica."), StoreFault.READONLY),
+        (exceptions.MasterDownError("Link with MASTER is down"), StoreFault.READONLY),
+        (exceptions.MovedError("3999 127.0.0.1:6381"), StoreFault.READONLY),
+        (exceptions.ClusterDownError("Hash slot not served"), StoreFault.BUSY),
+        (exceptions.TryAgainError("Multiple keys request during rehashing of slot"), StoreFault.BUSY),
+        (exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), StoreFault.FULL),
+        (exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"), StoreFault.DISK),
+        (exceptions.ResponseError("NOREPLICAS Not enough good replicas to write."), StoreFault.DISK),
+        (exceptions.ResponseError("BUSY Redis is busy running a script."), StoreFault.BUSY),
+        (exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"), StoreFault.READONLY),
+        (exceptions.ResponseError("WRONGTYPE Operation against a key"), StoreFault.WRONGTYPE),
+        (exceptions.ResponseError("ERR unknown command"), StoreFault.OTHER),
+        # Redis 6.2 wraps what a command inside a script answers.
+        (
+            exceptions.ResponseError(
+                "ERR Error running script (call to f_0123456789abcdef0123456789abcdef01234567): @user_script:12: "
+                "@user_script: 12: -READONLY You can't write against a read only replica."
+            ),
+            StoreFault.READONLY,
+        ),
+        (
+            exceptions.ResponseError("Error running script (call to f_0): -OOM command not allowed"),
+            StoreFault.FULL,
+        ),
+        (exceptions.ResponseError("ERR a READONLYish word, OOMs, and a misconf"), StoreFault.OTHER),
+    ],
+)  # fmt: skip
+def test_each_error_has_one_meaning(error: Exception, fault: StoreFault) -> None:
+    assert fault_of(error) is fault
+    assert store_error(error).fault is fault
+
+
+def test_what_failed_while_connecting_is_what_counts() -> None:
+    wrong = exceptions.AuthenticationError("invalid username-password pair")
+    assert fault_of(caused(exceptions.ConnectionError("x"), wrong)) is StoreFault.DENIED
+    assert fault_of(caused(exceptions.ConnectionError("x"), OSError("gone"))) is StoreFault.DOWN
+
+
+def test_errors_of_the_cluster_are_caught_too() -> None:
+    assert issubclass(exceptions.RedisClusterException, RAISED)
+    assert issubclass(exceptions.RedisError, RAISED)
+    assert issubclass(ConnectionResetError, RAISED)
+
+
+def test_a_refusal_leaves_the_connection_in_step() -> None:
+    assert refusal(exceptions.ResponseError("ERR no"))
+    assert not refusal(exceptions.ConnectionError("closed"))
+    assert not refusal(exceptions.ResponseError("ERR max number of clients reached"))
+    assert no_script(exceptions.NoScriptError("No matching script."))
+    assert not no_script(exceptions.ResponseError("ERR no"))
+
+
+def test_a_message_is_bounded_and_never_empty() -> None:
+    assert len(str(store_error(exceptions.ResponseError("x" * 10_000)))) == 500
+    assert str(store_error(exceptions.ConnectionError())) == "ConnectionError"
+
+
+@pytest.mark.parametrize("fault", list(StoreFault))
+def test_waiting_helps_unless_a_key_is_wrong_or_nobody_knows(fault: StoreFault) -> None:
+    from jobqd.errors import StoreError  # noqa: PLC0415
+
+    assert StoreError(fault, "x").transient is (fault not in (StoreFault.WRONGTYPE, StoreFault.OTHER))
