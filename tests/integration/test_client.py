@@ -360,7 +360,8 @@ async def test_a_rare_type_is_found_behind_many(queue, keys):
 
 async def test_stats_count_every_index_and_name_the_daemons(queue, worker, keys, raw):
     await raw.zadd(keys.ready, {"plain": 3})
-    await queue.enqueue_many([JobSpec("mail"), JobSpec("mail"), JobSpec("film", priority=-1), JobSpec("mail", delay=9)])
+    now = [JobSpec("mail", priority=0), JobSpec("mail", priority=0), JobSpec("film", priority=-1)]
+    await queue.enqueue_many([*now, JobSpec("mail", delay=9)])
     await worker.claim()
     about = {"instance": "a", "host": "h", "pid": 7, "concurrency": 4, "types": '["mail"]', "started_at": 1.5}
     await worker.link.run(running.beat(worker.seat, about, []))

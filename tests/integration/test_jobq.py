@@ -19,9 +19,20 @@ import pytest
 from jobqd.keys import Seat
 from jobqd.retry import Settlement
 from jobqd.store import running
+from tests.redis_server import RedisServer, binaries
 
 PACKAGES = Path(__file__).parents[2] / "daemon"
 COMMAND = [sys.executable, "-m", "jobqd.cli.jobq"]
+
+
+@pytest.fixture(scope="module")
+def redis_server():
+    """One server is enough here: what differs between versions is tested below the command line, and faster."""
+    found = binaries()
+    if not found:
+        pytest.skip("no redis-server on this machine")
+    with RedisServer(found[max(found)]) as server:
+        yield server
 
 
 class Jobq:

@@ -49,5 +49,7 @@ class Document:
         return [row.split("|")[1].strip() for row in tables[nth].splitlines()]
 
 
-DOCUMENTS = [Document(str(path.relative_to(ROOT))) for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]]
+DOCUMENTS = [
+    Document(str(path.relative_to(ROOT))) for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+]
 """README.md and everything in docs."""

@@ -106,7 +106,7 @@ def enqueue(  # noqa: PLR0913, PLR0917 - the settled options; typer passes each 
     payload: Annotated[
         str | None, typer.Option(metavar="JSON|-", help="The payload as a JSON object; - reads it from stdin.")
     ] = None,
-    priority: Annotated[int, typer.Option(help="The lower runs the sooner; may be negative.")] = 0,
+    priority: Annotated[int, typer.Option(help="The lower runs the sooner; may be negative.")] = 10,
     delay: Annotated[str | None, typer.Option(metavar="5m", help="Run it after so long.")] = None,
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Run it at 18:30, 2026-01-31T18:30, or a Unix time.")

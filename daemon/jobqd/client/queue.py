@@ -13,7 +13,7 @@ from uuid import UUID
 from jobqd.client import following, producing
 from jobqd.client.procedure import Ear, Procedure, run
 from jobqd.client.source import RETRY_FOR, Source, settings_of, source, source_of
-from jobqd.client.spec import JobSpec, Limits, TypedJob, as_spec, job_id
+from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, as_spec, job_id
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
 from jobqd.store.facts import JobInfo, Progress
@@ -94,7 +94,7 @@ class Queue:
         job: str | TypedJob,
         payload: Mapping[str, Any] | None = None,
         *,
-        priority: int = 0,
+        priority: int = DEFAULT_PRIORITY,
         delay: float | str | None = None,
         at: datetime | float | str | None = None,
         id: str | UUID | None = None,

@@ -39,6 +39,10 @@ class TypedJob(Protocol):
         """Its arguments."""
 
 
+DEFAULT_PRIORITY = 10
+"""Between urgent jobs and those that can wait: 0 would put every job that names none ahead of the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What our clients keep to: `max_payload` in bytes, `max_ready` jobs.
@@ -57,7 +61,7 @@ class JobSpec:
 
     type: str | TypedJob
     payload: Mapping[str, Any] | None = None
-    priority: int = 0
+    priority: int = DEFAULT_PRIORITY
     delay: float | str | None = None
     at: datetime | float | str | None = None
     id: str | UUID | None = None

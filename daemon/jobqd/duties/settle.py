@@ -85,13 +85,9 @@ class Settler:
         self.stuck = False
         self._outage.succeeded("settle")
         for pending, answer in zip(batch, answers, strict=True):
-            self._waiting.popleft()
-            self._runs.remove(pending.run)
-            self._on_settled(pending, answer)
-        if not self._waiting:
-            self._batch_max = BATCH_MAX
-            self._wake.clear()
-            self._idle.set()
+            # A stop may have given up on this batch while its answer was under way.
+            if self._waiting and self._waiting[0] is pending:
+                self._leave(pending, answer)
         return 0.0
 
     def _set_apart(self, batch: list[Pending], error: StoreError) -> None:
@@ -101,12 +97,24 @@ class Settler:
         """
         self._batch_max = 1
         if len(batch) == 1:
-            pending = self._waiting.popleft()
-            self._runs.remove(pending.run)
-            self._on_settled(pending, f"error: {error}")
+            self._leave(batch[0], f"error: {error}")
+
+    def _leave(self, pending: Pending, answer: str) -> None:
+        """Take the first of those that wait out of their row."""
+        self._waiting.popleft()
+        self._runs.remove(pending.run)
+        self._on_settled(pending, answer)
+        if not self._waiting:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._batch_max = BATCH_MAX
+        self.stuck = False
+        self._wake.clear()
+        self._idle.set()
 
     def abandon(self, report: Callable[[Pending], Any]) -> None:
         """Give up on what Redis could not take before the stop, reported one by one."""
         while self._waiting:
             report(self._waiting.popleft())
-        self._idle.set()
+        self._rest()

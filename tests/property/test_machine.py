@@ -1,0 +1,25 @@
+"""Random sequences of everything, on each server. A failure prints the steps and a blob that repeats them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.property.machine import QueueMachine
+from tests.support.lab import Lab
+
+EXAMPLES = int(os.environ.get("JOBQD_TEST_EXAMPLES", "100"))
+
+
+@pytest.mark.timeout(600)
+def test_the_invariants_hold_whatever_happens(lab: Lab) -> None:
+    run_state_machine_as_test(
+        lambda: QueueMachine(lab),
+        settings=settings(
+            max_examples=EXAMPLES, stateful_step_count=40, deadline=None, database=None, print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )  # fmt: skip
