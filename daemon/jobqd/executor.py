@@ -108,10 +108,18 @@ class Executor:
     async def _around(self, job: Any, call: Callable[[], Any]) -> Any:
         if not self._services.handlers.arounds:
             return await call()
+        raised: BaseException | None = None
         async with AsyncExitStack() as stack:
             for around in self._services.handlers.arounds:
                 await stack.enter_async_context(around(job))
-            return await call()
+            try:
+                return await call()
+            except BaseException as error:
+                raised = error
+                raise
+        # An around swallowed it, by mistake more likely than not: a failure must not pass for a result.
+        assert raised is not None  # noqa: S101 - the block above returns or raises
+        raise raised
 
     async def _in_thread(
         self, run: Run, handler: Handler[..., Any], arguments: dict[str, Any], context: RunContext

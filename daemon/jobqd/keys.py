@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TYPE_MAX = 128
+
+
+def is_type(text: str) -> bool:
+    """Whether a text may be a job type: it stands in keys and log lines."""
+    return 0 < len(text) <= TYPE_MAX and text.isprintable() and " " not in text
+
 
 class Keys:
     """The names of one queue's keys under one prefix."""

@@ -87,6 +87,16 @@ def test_the_fair_fraction_in_the_shell_gives_first_in_first_out(server):
         assert abs((score - 10) * 1e10 - moment) < 0.01
 
 
+def test_the_raw_commands_of_the_readme_enqueue_a_job(server):
+    commands = re.findall(r"^    ((?:HSET|ZADD) .*)$", Document("README.md").text, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        shell(server, f"redis-cli {command}")
+    made = Lab(server.url, Keys())
+    assert [job.type for job in made.claim(types={"video_render": -1}).jobs] == ["video_render"]
+    made.close()
+
+
 def test_no_other_document_shows_redis_cli_untested():
     for document in (HANDLERS, CLIENTS):
         assert "redis-cli" not in document.text
@@ -374,7 +384,7 @@ async def careless(job: Job):
     except ValueError:
         pass
 
-@handlers.job
+@handlers.job(max_attempts=1)
 async def swallowed():
     raise ValueError("nobody hears of it")
 
@@ -402,7 +412,7 @@ def test_what_the_guide_decided_is_so(tmp_path):
         Daemon(Application(tmp_path, _DECISIONS), server.url),
     ):
         swallowed, late = made.run("1", "swallowed"), made.run("2", "late")
-        assert (swallowed["status"], swallowed["result"]) == ("completed", "null")
+        assert (swallowed["status"], swallowed["error"]) == ("failed", "nobody hears of it")
         assert (late["status"], late["result"]) == ("completed", '"late, but done"')
         misshapen, exits = made.run("3", "misshapen"), made.run("4", "exits")
         assert (misshapen["status"], misshapen["error_type"], misshapen["attempts"]) == ("failed", "ResultError", "1")

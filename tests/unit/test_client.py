@@ -76,9 +76,10 @@ def test_no_delay_is_now_and_no_payload_is_no_field():
     ("options", "words"),
     [
         ({"type": ""}, "type: ''"),
-        ({"type": "x" * 201}, "201 characters; 200 is the most"),
-        ({"type": "a\nb"}, "control character"),
-        ({"type": "\ud800"}, "UTF-8"),
+        ({"type": "x" * 129}, "use 1 to 128 printable characters"),
+        ({"type": "a\nb"}, "printable"),
+        ({"type": "a b"}, "no spaces"),
+        ({"type": "\ud800"}, "printable"),
         ({"type": 7}, "is not a job type"),
         ({"payload": [1]}, "not a mapping"),
         ({"payload": {1: 2}}, "the key 1 is not a text"),

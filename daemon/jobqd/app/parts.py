@@ -84,7 +84,14 @@ class Parts:
 
     def status_line(self, notifier: Notifier) -> StatusLine:
         """Return the duty that tells systemd how things are."""
-        return StatusLine(self.presence, self.outage, notifier, self.reporter, self._world.clock)
+        return StatusLine(
+            self.presence,
+            self.outage,
+            notifier,
+            self.reporter,
+            self._world.clock,
+            polling=lambda: self.wakeup.polling,
+        )
 
     def burst(self, on_done: Callable[[], None]) -> Burst:
         """Return the duty that looks whether nothing is left to do."""

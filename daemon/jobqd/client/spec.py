@@ -13,11 +13,11 @@ from uuid import UUID
 
 from jobqd.client.payload import encode_payload
 from jobqd.errors import PayloadError
+from jobqd.keys import TYPE_MAX, is_type
 from jobqd.store.call import Argument
 from jobqd.store.producing import NewJob
 from jobqd.units import parse_duration, shorten
 
-TYPE_MAX = 200
 ID_MAX = 256
 PRIORITY_MAX = 1_000_000_000
 _ATTEMPTS_MAX = 1_000_000
@@ -79,7 +79,7 @@ def new_job(spec: JobSpec, new_id: str, limits: Limits) -> NewJob:
     job_type, payload = _type_and_payload(spec)
     if spec.delay is not None and spec.at is not None:
         raise PayloadError("delay and at: give only one of them")
-    fields: dict[str, Argument] = {"type": _name("type", job_type, TYPE_MAX)}
+    fields: dict[str, Argument] = {"type": _job_type(job_type)}
     if payload:
         fields["payload"] = encode_payload(payload, limits.max_payload)
     if spec.max_attempts is not None:
@@ -134,6 +134,14 @@ def _type_and_payload(spec: JobSpec) -> tuple[str, Mapping[str, Any]]:
     if spec.payload is not None:
         raise PayloadError("payload: handler.args(...) holds it already; leave it out")
     return spec.type.type, spec.type.payload
+
+
+def _job_type(value: str) -> str:
+    if not is_type(value):
+        raise PayloadError(
+            f"type: {shorten(value)} is not a job type: use 1 to {TYPE_MAX} printable characters, no spaces"
+        )
+    return value
 
 
 def _name(field: str, value: Any, longest: int) -> str:

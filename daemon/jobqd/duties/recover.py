@@ -11,6 +11,7 @@ from jobqd.policy import Policies
 from jobqd.retry import Settlement, decide
 from jobqd.runs import Lapsed
 from jobqd.store import Ledger, Link, running
+from jobqd.store.call import mapping
 
 _LIMIT = 200
 OnDead = Callable[[Claimed, Settlement], None]
@@ -69,7 +70,14 @@ class Recoverer:
             if answer == "ok":
                 recovered += 1
                 self._tell(lapse, order, reason)
+                if order.to == "dead":
+                    self._on_dead(await self._whole(lapse.job), order)
         return recovered
+
+    async def _whole(self, job: Claimed) -> Claimed:
+        """Return the job with all its fields: the sweep reads only those that decide. Raises StoreError."""
+        flat = await self._link.command("HGETALL", self._keys.job(job.id))
+        return Claimed(job.id, job.fence, job.score, job.claimed_at, mapping(flat))
 
     def _order(self, lapse: running.Lapse, guard: str, reason: str) -> Settlement:
         policy = self._policies.of(lapse.job)
@@ -81,5 +89,3 @@ class Recoverer:
             event, job_id=lapse.job.id, job_type=lapse.job.type, fence=lapse.job.fence, crashes=lapse.job.crashes + 1,
             reason=reason, error=order.error or None, delay=order.delay or None,
         )  # fmt: skip
-        if order.to == "dead":
-            self._on_dead(lapse.job, order)

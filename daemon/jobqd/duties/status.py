@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobqd import __version__
@@ -48,18 +49,22 @@ class StatusLine:
     """One pass tells systemd how things are, and the log how many lines were left out lately."""
 
     def __init__(
-        self, presence: Presence, outage: Outage, notifier: Notifier, reporter: Reporter, clock: Clock
-    ) -> None:
+        self, presence: Presence, outage: Outage, notifier: Notifier, reporter: Reporter, clock: Clock, *,
+        polling: Callable[[], str | None],
+    ) -> None:  # fmt: skip
         self._presence = presence
         self._outage = outage
         self._notifier = notifier
         self._reporter = reporter
         self._clock = clock
+        self._polling = polling
 
     async def run_once(self) -> float:
         """Tell; returns the seconds until the next pass."""
         self._reporter.tick()
         presence, away = self._presence, self._outage.away_since
         redis = "" if away is None else f", Redis away for {self._clock.monotonic() - away:.0f} s"
+        if self._polling() is not None:
+            redis += ", polling: Redis refuses CLIENT TRACKING"
         self._notifier.status(f"{presence.concurrency} workers, {presence.running} running{redis}")
         return EVERY

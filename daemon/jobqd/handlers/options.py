@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from jobqd.errors import ConfigError
 from jobqd.handlers.explain import shown
+from jobqd.keys import TYPE_MAX, is_type
 from jobqd.units import parse_duration
-
-_TYPE_LIMIT = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ def check_type(job_type: object) -> str:
     """Return a job type that may stand in keys and log lines; raises ConfigError otherwise."""
     if not isinstance(job_type, str):
         raise ConfigError(f'{shown(job_type)} is not a job type: write a text: @handlers.job("video_render")')
-    if not 0 < len(job_type) <= _TYPE_LIMIT or not job_type.isprintable() or " " in job_type:
+    if not is_type(job_type):
         raise ConfigError(
-            f"{shown(job_type)} is not a job type: use 1 to {_TYPE_LIMIT} printable characters, no spaces"
+            f"{shown(job_type)} is not a job type: use 1 to {TYPE_MAX} printable characters, no spaces"
         )
     return job_type

@@ -237,7 +237,7 @@ for _, job in ipairs(taken) do
 end
 for _, job in ipairs(aside) do
   local key = job_prefix .. job.id
-  local changes = {'held', job.reason}
+  local changes = {'status', 'queued', 'held', job.reason}
   enter(job.fields, job.reborn, changes)
   redis.call('ZADD', held .. ':' .. job.reason, job.score, job.id)
   redis.call('SADD', held, job.reason)

@@ -1,0 +1,220 @@
+"""The heartbeat: leases renewed, losses told, the loop watched; and when a daemon may judge others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import redis.asyncio
+
+from jobqd.duties.outage import Outage
+from jobqd.heartbeat import Heartbeat, Trust
+from jobqd.keys import Keys, Seat
+from jobqd.runs import Runs
+from jobqd.store import Link, SyncLink, Target, running
+from tests.redis_server import RedisServer
+from tests.support.assembled import enqueue
+from tests.support.clock import ManualClock
+from tests.support.log import RecordingLog
+from tests.support.parts import run_of, world
+from tests.support.waiting import soon
+
+
+class Heart:
+    """A heartbeat of a worker with a clock by hand, not started."""
+
+    def __init__(self, target: Target, keys: Keys, lease: float = 15.0) -> None:
+        self.clock, self.log, self.runs = ManualClock(), RecordingLog(), Runs()
+        self.lost: list[tuple[str, int, str]] = []
+        self.seat = Seat(keys, "worker-1", lease)
+        made = world(self.clock, log=self.log)
+        self.link = SyncLink(target)
+        self.heart = Heartbeat(
+            self.link, self.seat, self.runs, Outage(made), made,
+            describe=lambda: {"instance": "default", "pid": 7}, on_lost=lambda *run: self.lost.append(run),
+        )  # fmt: skip
+
+    async def claim(self, link: Link) -> None:
+        claims = await link.run(running.claim(self.seat, 1, 10, 86400.0, {"film": -1}))
+        for job in claims.jobs:
+            self.runs.add(run_of(job))
+
+
+async def test_a_beat_renews_every_lease_and_vouches_for_the_daemon(
+    target: Target, link: Link, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    made = Heart(target, keys)
+    await enqueue(raw, keys, "a", "film")
+    await enqueue(raw, keys, "b", "film")
+    await made.claim(link)
+    await raw.zadd(keys.active, {"a": 5, "b": 5})  # they have lapsed, and nobody has taken them
+    assert await asyncio.to_thread(made.heart.beat_once) == 5.0
+    now = time.time()
+    assert all([now + 10 < await raw.zscore(keys.active, job_id) < now + 20 for job_id in "ab"])
+    assert await raw.hgetall(keys.daemon("worker-1")) == {"instance": "default", "pid": "7"}
+    assert 10 < await raw.ttl(keys.daemon("worker-1")) <= 15
+    assert await raw.zrange(keys.daemons, 0, -1) == ["worker-1"]
+    assert made.lost == []
+    made.heart.stop()
+
+
+async def test_lost_and_cancelled_runs_are_told_on_the_loop(
+    target: Target, link: Link, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    made = Heart(target, keys)
+    for job_id in ("cancelled", "kept", "lost"):
+        await enqueue(raw, keys, job_id, "film")
+    await made.claim(link)
+    await raw.hset(keys.job("cancelled"), "status", "cancelled")
+    await raw.zrem(keys.active, "cancelled")
+    await raw.hset(keys.job("lost"), "worker", "worker-2")
+    await asyncio.to_thread(made.heart.beat_once)
+    await soon(lambda: len(made.lost) == 2)
+    assert sorted(made.lost) == [("cancelled", 1, "cancelled"), ("lost", 1, "lost")]
+    made.heart.stop()
+
+
+async def test_beats_that_fail_come_sooner_and_cost_the_trust(own_server: RedisServer) -> None:
+    made = Heart(Target(own_server.url), Keys())
+    for _ in range(4):
+        await asyncio.to_thread(made.heart.beat_once)
+        made.clock.advance(5)
+    assert made.heart.trust.earned(made.clock.now)
+    own_server.stop()
+    for _ in range(20):
+        assert 0 < await asyncio.to_thread(made.heart.beat_once) <= 15 / 6
+    assert not made.heart.trust.earned(made.clock.now)
+    assert made.log.of("redis.away")
+    made.heart.stop()
+
+
+async def test_another_redis_in_its_place_must_earn_trust_anew(own_server: RedisServer) -> None:
+    made = Heart(Target(own_server.url), Keys(), lease=10.0)
+    for _ in range(4):
+        await asyncio.to_thread(made.heart.beat_once)
+        made.clock.advance(4)
+    assert made.heart.trust.earned(made.clock.now)
+    own_server.stop()
+    own_server.start()
+    made.heart._link._drop()  # the first beat on the dead connection fails, which is another test
+    await asyncio.to_thread(made.heart.beat_once)
+    assert not made.heart.trust.earned(made.clock.now)
+    made.heart.stop()
+
+
+async def test_a_blocked_loop_is_reported_with_its_job_and_stack(target: Target, keys: Keys) -> None:
+    made = Heart(target, keys)
+    from tests.support.parts import claimed  # noqa: PLC0415
+
+    async def handler() -> None:
+        a_function_that_blocks()
+
+    def a_function_that_blocks() -> None:
+        # From a thread of its own, as the heartbeat does, while the loop stands here.
+        import threading  # noqa: PLC0415
+
+        def look() -> None:
+            made.heart.watch_once()
+            made.clock.now += 0.9
+            made.heart.watch_once()
+            assert made.log.events == []
+            made.clock.now += 0.2
+            made.heart.watch_once()
+            made.heart.watch_once()
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    run = run_of(claimed("blocker", 3, type="film"))
+    made.runs.add(run)
+    run.task = asyncio.create_task(handler())
+    await run.task
+    (told,) = made.log.of("loop.blocked")
+    assert (told["job_id"], told["job_type"], told["fence"]) == ("blocker", "film", 3)
+    assert "a_function_that_blocks" in told["stack"]
+    assert 1.0 < told["duration"] < 1.2
+    await soon(lambda: made.log.of("loop.unblocked"))
+    made.heart.watch_once()
+    await asyncio.sleep(0)
+    made.clock.now += 100
+    await soon(lambda: made.heart._asked is None)
+    assert len(made.log.of("loop.blocked")) == 1
+    made.heart.stop()
+
+
+async def test_the_thread_beats_by_itself_and_ends_when_told(
+    target: Target, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    from jobqd.clock import SystemClock, World  # noqa: PLC0415
+
+    made = World(SystemClock(), lambda: 0.5, RecordingLog())
+    heart = Heartbeat(
+        SyncLink(target), Seat(keys, "worker-1", 0.3), Runs(), Outage(made), made,
+        describe=lambda: {"pid": 7}, on_lost=lambda *run: None,
+    )  # fmt: skip
+    heart.start()
+    await soon(lambda: raw.exists(keys.daemon("worker-1")))
+    await raw.delete(keys.daemon("worker-1"))
+    await soon(lambda: raw.exists(keys.daemon("worker-1")))
+    await soon(lambda: heart.trust.earned(time.monotonic()))
+    heart.stop()
+    assert not heart._thread.is_alive()
+
+
+class TestTrust:
+    """Whether a daemon may judge the leases of others: lease 15 s, a beat each 5 s."""
+
+    def beaten(self, *beats: float, offset: float = 1000.0, server: str = "one") -> Trust:
+        trust = Trust(15.0)
+        for moment in beats:
+            trust.beat(moment, moment + offset, server)
+        return trust
+
+    def test_it_is_earned_by_a_full_lease_of_beats(self) -> None:
+        assert not Trust(15.0).earned(0)
+        assert not self.beaten(0).earned(0)
+        assert not self.beaten(0, 5, 10).earned(10)
+        assert not self.beaten(0, 5, 10, 14.9).earned(14.9)
+        assert self.beaten(0, 5, 10, 15).earned(15)
+
+    def test_it_fades_when_beats_stay_out(self) -> None:
+        assert self.beaten(0, 5, 10, 15).earned(30)
+        assert not self.beaten(0, 5, 10, 15).earned(30.1)
+
+    def test_a_failed_beat_ends_it(self) -> None:
+        trust = self.beaten(0, 5, 10, 15)
+        trust.lost()
+        assert not trust.earned(15)
+        trust.beat(20, 1020, "one")
+        assert not trust.earned(34)
+        trust.beat(30, 1030, "one")
+        trust.beat(35, 1035, "one")
+        assert trust.earned(35)
+
+    def test_a_beat_later_than_a_lease_begins_anew(self) -> None:
+        trust = self.beaten(0, 5, 10, 15)
+        trust.beat(31, 1031, "one")
+        assert not trust.earned(31)
+        trust.beat(46, 1046, "one")
+        assert trust.earned(46)
+
+    def test_another_server_begins_anew(self) -> None:
+        trust = self.beaten(0, 5, 10, 15)
+        trust.beat(20, 1020, "two")
+        assert not trust.earned(20)
+        trust.beat(35, 1035, "two")
+        assert trust.earned(35)
+
+    def test_a_step_of_the_servers_clock_begins_anew(self) -> None:
+        for step in (-1.5, 1.5):
+            trust = self.beaten(0, 5, 10, 15)
+            trust.beat(20, 1020 + step, "one")
+            assert not trust.earned(20)
+            trust.beat(35, 1035 + step, "one")
+            assert trust.earned(35)
+
+    def test_a_clock_that_drifts_within_a_second_is_in_step(self) -> None:
+        trust = self.beaten(0, 5, 10, 15)
+        trust.beat(20, 1020.9, "one")
+        assert trust.earned(20)
