@@ -18,8 +18,9 @@ class Claimer:
     """Fills idle workers. Stopping is a flag: the claim under way is awaited, and what it brings is handed back."""
 
     def __init__(
-        self, seat: Seat, pool: Pool, settler: Settler, wakeup: Wakeup, outage: Outage, world: World, *, max_age: float
-    ) -> None:
+        self, seat: Seat, pool: Pool, settler: Settler, wakeup: Wakeup, outage: Outage, world: World, *,
+        max_age: float, max_crashes: int, max_payload: int,
+    ) -> None:  # fmt: skip
         self._seat = seat
         self._pool = pool
         self._settler = settler
@@ -27,6 +28,8 @@ class Claimer:
         self._outage = outage
         self._world = world
         self._max_age = max_age
+        self._max_crashes = max_crashes
+        self._max_payload = max_payload
         self._event = asyncio.Event()
         self._number = 0
         self._more = False
@@ -67,7 +70,10 @@ class Claimer:
             self._number += 1
         self._wakeup.pending = self._more = False
         want = max(1, min(self._pool.idle, running.CLAIM_MAX))
-        call = running.claim(self._seat, self._number, want, self._max_age, self._pool.allowances())
+        suspects = running.Suspects(self._max_crashes - 1, self._pool.room_for_suspects)
+        call = running.claim(
+            self._seat, self._number, want, self._max_age, self._pool.allowances(), suspects, self._max_payload
+        )
         try:
             claims = await self._wakeup.link.run(call)
         except StoreError as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from jobqd.errors import EX_SOFTWARE
 
 Random = Callable[[], float]
 """Gives a number in [0, 1)."""
@@ -49,3 +52,5 @@ class World:
     random: Random
     log: Any
     """A structlog logger."""
+    end: Callable[[], None] = lambda: os._exit(EX_SOFTWARE)
+    """Ends the process at once, from any thread."""

@@ -6,34 +6,55 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobqd.clock import World
-from jobqd.duties.progress import ProgressWriter
-from jobqd.errors import LeaseLost, PayloadError, StoreError
+from jobqd.errors import PayloadError
 from jobqd.guardian import Guardian
 from jobqd.handlers import Handlers
-from jobqd.keys import Seat
 from jobqd.programs import Program, ProgramOptions
 from jobqd.runs import Run
-from jobqd.store import Link, running
 from jobqd.units import format_size
+
+if TYPE_CHECKING:
+    from jobqd.children import Children
 
 _BREATHE_EVERY = 0.01
 
 
+class Progress(Protocol):
+    """Where the progress of runs goes: to Redis, or from a child process to the daemon."""
+
+    def report(self, run: Run, percent: float, step: str | None, eta_seconds: float | None) -> None:
+        """Take the latest progress of a run."""
+
+    async def finish(self, run: Run) -> None:
+        """Send the last of a run. Raises StoreError."""
+
+    def forget(self, run: Run) -> None:
+        """Drop what is kept for a run."""
+
+
+class Checkpoints(Protocol):
+    """Where checkpoints go."""
+
+    async def save(self, run: Run, text: str) -> None:
+        """Store a JSON text. Raises LeaseLost, StoreError."""
+
+
 @dataclass(slots=True)
 class Services:
-    """What runs share: the store, the application's handlers and state, limits."""
+    """What runs share: the application's handlers and state, where their news go, limits."""
 
-    link: Link
-    seat: Seat
     handlers: Handlers
-    progress: ProgressWriter
+    progress: Progress
+    checkpoints: Checkpoints
     guardian: Guardian
     world: World
     threads: ThreadPoolExecutor
     max_result: int
+    children: Children | None = None
+    """Starts processes for runs that need one of their own; None inside such a process."""
     state: Any = None
     """What the application's lifespan yielded."""
 
@@ -93,23 +114,7 @@ class RunContext:
                 "where it is"
             )
         # The server may have executed a call whose task is cancelled, so it runs in a task of its own.
-        await asyncio.shield(asyncio.ensure_future(self._save(text)))
-
-    async def _save(self, text: str) -> None:
-        claimed, services = self._run.claimed, self._services
-        call = running.checkpoint(services.seat, claimed.id, claimed.fence, text)
-        delay = 0.05
-        while True:
-            try:
-                saved = await services.link.run(call)
-                break
-            except StoreError as error:
-                if not error.transient or self._run.ending is not None:
-                    raise
-                await services.world.clock.sleep(delay)
-                delay = min(2.0, delay * 2)
-        if not saved:
-            raise LeaseLost(f"this run (fence {claimed.fence}) no longer owns job {claimed.id}")
+        await asyncio.shield(asyncio.ensure_future(self._services.checkpoints.save(self._run, text)))
 
     def program(self, argv: tuple[str, ...], options: ProgramOptions) -> Program:
         """Return an external program that ends with this run."""

@@ -75,6 +75,8 @@ class StoreFault(StrEnum):
     """Redis cannot persist (MISCONF) or has too few replicas (NOREPLICAS): writes are refused for now."""
     DENIED = "denied"
     """Wrong password, or the ACL forbids it: a person has to act."""
+    TLS = "tls"
+    """No TLS connection that can be trusted: a person has to act."""
     WRONGTYPE = "wrongtype"
     """A key of ours holds something else: a person has to act."""
     OTHER = "other"

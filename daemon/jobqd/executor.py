@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from jobqd.children import ChildError, Children
 from jobqd.context import RunContext, Services
 from jobqd.errors import ArgumentError, Fail, LeaseLost, Retry, Snooze, StoreError
 from jobqd.handlers import Handler, ResultError, encode_result
 from jobqd.job import Job, SyncJob
 from jobqd.retry import expired
-from jobqd.runs import Completed, Ending, Failed, Interrupted, Outcome, Run, Snoozed
+from jobqd.runs import Completed, Crashed, Ending, Failed, Interrupted, Outcome, Run, Snoozed
 from jobqd.units import format_duration
 
 _TRACEBACK_LIMIT = 8_000
@@ -38,8 +39,12 @@ class Executor:
             return Failed(
                 f"expired: not finished within max_age ({age}) after it was due", "Expired", final=True
             )
+        if claimed.unfit:
+            return Failed(claimed.unfit, "ArgumentError", final=True)
         if handler is None:
             return Failed("the job has no type: set the field `type`", "ArgumentError", final=True)
+        if (run.suspect or handler.options.process) and self._services.children is not None:
+            return await self._in_child(run, self._services.children)
         try:
             arguments = handler.bind(claimed.fields)
         except ArgumentError as error:
@@ -55,10 +60,10 @@ class Executor:
         """End a run: its handler gets CancelledError, or, in a thread, its `stopping` event and `Stopped`."""
         if run.ending is None:
             run.ending = ending
-        if run.stopping is not None:
-            run.stopping.set()
-        if run.thread is not None:
-            run.thread.set()
+        run.ask_to_finish()
+        if run.child is not None:
+            run.child.end(run.ending)
+        elif run.thread is not None:
             # The thread may be waiting for a line of a program's output.
             self._endings.add(end := self._loop.create_task(run.context.close()))
             end.add_done_callback(self._endings.discard)
@@ -74,6 +79,29 @@ class Executor:
             )  # fmt: skip
             run.task.cancel()
             self._loop.call_later(_REMIND_EVERY, self._remind, run)
+
+    async def _in_child(self, run: Run, children: Children) -> Outcome:
+        """Let all of this happen in a process of its own; here are only its limits, and what it reports."""
+        if run.ending is not None:
+            return _outcome_of_ending(run, run.ending)
+        context = run.context = RunContext(run, self._services)
+        child = run.child = children.child(run, context)
+        outcome: Outcome
+        try:
+            async with AsyncExitStack() as limits:
+                await child.start()
+                timer = self._loop.call_later(run.policy.timeout, self.interrupt, run, Ending.TIMEOUT)
+                limits.callback(timer.cancel)
+                await limits.enter_async_context(self._watched(run, context))
+                outcome = await child.outcome()
+        except ChildError as error:
+            outcome = Failed(str(error), "ChildError", error.printed)
+        finally:
+            await child.close()
+            await self._close(run, context)
+        if run.ending is not None and not isinstance(outcome, Completed | Crashed):
+            return _outcome_of_ending(run, run.ending)
+        return outcome
 
     async def _perform(self, run: Run, handler: Handler[..., Any], arguments: dict[str, Any]) -> Outcome:
         timer = self._loop.call_later(run.policy.timeout, self.interrupt, run, Ending.TIMEOUT)

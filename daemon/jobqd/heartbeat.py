@@ -1,15 +1,12 @@
 """The heartbeat: a thread that renews every lease, so that a handler that blocks the event loop costs nobody a lease.
 
-It also watches the loop: a block of a second is logged with the job and the stack. Against C code that keeps the
-interpreter's lock it can do nothing.
+Between renewals it has the loop watched (`jobqd.loopwatch`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,11 +14,12 @@ from jobqd.clock import World
 from jobqd.duties.outage import Outage
 from jobqd.errors import StoreError
 from jobqd.keys import Seat
-from jobqd.runs import Run, Runs
+from jobqd.loopwatch import LoopWatch
+from jobqd.runs import Runs
 from jobqd.store import SyncLink, running
 from jobqd.store.call import Argument
 
-BLOCKED_AFTER = 1.0
+_JOIN_PATIENCE = 2.0
 _CLOCK_TOLERANCE = 1.0
 
 OnLost = Callable[[str, int, str], None]
@@ -67,11 +65,11 @@ class Trust:
 
 
 class Heartbeat:
-    """The thread. `beat_once` is one renewal and `watch_once` one look at the loop; tests call them."""
+    """The thread. `beat_once` is one renewal; tests call it."""
 
     def __init__(
         self, link: SyncLink, seat: Seat, runs: Runs, outage: Outage, world: World, *,
-        describe: Describe, on_lost: OnLost,
+        watch: LoopWatch, describe: Describe, on_lost: OnLost,
     ) -> None:  # fmt: skip
         self._link = link
         self._seat = seat
@@ -79,15 +77,13 @@ class Heartbeat:
         self._outage = outage
         self._clock = world.clock
         self._log = world.log
+        self._watch = watch
         self._describe = describe
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobqd-heartbeat", daemon=True)
         self._server = ("", -1)
-        self._asked: float | None = None
-        self._next_report = BLOCKED_AFTER
         self.trust = Trust(seat.lease)
 
     def start(self) -> None:
@@ -98,7 +94,7 @@ class Heartbeat:
         """End the thread; at most the renewal under way is awaited."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=10.0)
+            self._thread.join(timeout=_JOIN_PATIENCE)
         self._link.close()
 
     def _run(self) -> None:
@@ -108,7 +104,7 @@ class Heartbeat:
             now = self._clock.monotonic()
             if now >= next_beat:
                 next_beat = now + self.beat_once()
-            self.watch_once()
+            self._look()
             self._stop.wait(max(0.0, min(look_every, next_beat - self._clock.monotonic())))
 
     def beat_once(self) -> float:
@@ -140,38 +136,11 @@ class Heartbeat:
             self._server = (lines.get("run_id", "unknown"), self._link.generation)
         return self._server[0]
 
-    def watch_once(self) -> None:
-        """Ask the loop for a sign of life, and report it if it owes one for too long."""
-        now = self._clock.monotonic()
-        if self._asked is None:
-            self._asked, self._next_report = now, BLOCKED_AFTER
-            self._call(self._answer)
-            return
-        blocked = now - self._asked
-        if blocked >= self._next_report:
-            self._next_report = max(self._next_report * 4, blocked)
-            self._report(blocked)
-
-    def _answer(self) -> None:
-        asked, self._asked = self._asked, None
-        if asked is not None and self._next_report > BLOCKED_AFTER:
-            self._log.warning("loop.unblocked", duration=self._clock.monotonic() - asked)
-
-    def _report(self, blocked: float) -> None:
-        run = self._blocker()
-        frame = sys._current_frames().get(self._loop_thread)
-        stack = "".join(traceback.format_stack(frame)[-12:]) if frame is not None else ""
-        fields: dict[str, Any] = {}
-        if run is not None:
-            fields = {"job_id": run.claimed.id, "job_type": run.claimed.type, "fence": run.claimed.fence}
-        self._log.error("loop.blocked", duration=blocked, stack=stack, **fields)
-
-    def _blocker(self) -> Run | None:
+    def _look(self) -> None:
         try:
-            task = asyncio.current_task(self._loop)
+            self._watch.look()
         except RuntimeError:
-            return None
-        return next((run for run in self._runs.snapshot() if run.task is task and task is not None), None)
+            self._stop.set()  # the loop is closed: nobody is left to renew for
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
         try:

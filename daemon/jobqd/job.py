@@ -33,13 +33,14 @@ def integer(text: str | None) -> int:
 class Claimed:
     """One leased job as Redis gave it: nothing in `fields` is trusted.
 
-    `score` is the ready score it was claimed at; `claimed_at` is Redis's clock, in Unix seconds.
+    `score` is the ready score it was claimed at; `claimed_at` is Redis's clock, in Unix seconds. `unfit` says why it
+    is not to run at all, empty for all but a broken producer's.
     """
 
-    __slots__ = ("claimed_at", "fence", "fields", "id", "score", "type")
+    __slots__ = ("claimed_at", "fence", "fields", "id", "score", "type", "unfit")
 
     def __init__(
-        self, job_id: str, fence: int, score: float, claimed_at: float, fields: dict[str, str]
+        self, job_id: str, fence: int, score: float, claimed_at: float, fields: dict[str, str], unfit: str = ""
     ) -> None:
         self.id = job_id
         self.fence = fence
@@ -47,6 +48,7 @@ class Claimed:
         self.claimed_at = claimed_at
         self.fields = fields
         self.type = fields.get("type", "")
+        self.unfit = unfit
 
     @property
     def attempts(self) -> int:
@@ -69,7 +71,7 @@ class Claimed:
         The fraction of the score of our clients and of promoted jobs is Unix time / 1e10; a raw producer's plain
         score says nothing, so `created_at` stands in for the first run.
         """
-        ready_at = (self.score - math.floor(self.score)) * 1e10
+        ready_at = (self.score - math.floor(self.score)) * 1e10 if math.isfinite(self.score) else 0.0
         if not self.claimed_at - 1e8 < ready_at < self.claimed_at + 60:
             if self.attempts or self.crashes or self.interruptions:
                 return None

@@ -55,7 +55,10 @@ class Policies:
                 chosen[name] = value
         # A type that raises its first delay above the global maximum means it.
         chosen["retry_max_delay"] = max(chosen["retry_max_delay"], chosen["retry_delay"])
-        return Policy(dead_ttl=self._settings.dead_ttl, max_age=self._settings.max_age, **chosen)
+        settings = self._settings
+        return Policy(
+            dead_ttl=settings.dead_ttl, max_age=settings.max_age, max_crashes=settings.max_crashes, **chosen
+        )
 
     def _option(self, job_type: str, name: str) -> Any:
         for_type = self._settings.jobs.get(job_type)

@@ -14,6 +14,8 @@ from jobqd.policy import Policies
 from jobqd.runs import Ending, Interrupted, Outcome, Run, Runs, Snoozed
 
 Submit = Callable[[Run, Outcome], None]
+SUSPECTS = 2
+"""How many jobs that crashed too often run at once: each is a process, and most likely one that dies."""
 
 
 class Pool:
@@ -36,6 +38,7 @@ class Pool:
         self._caps = {name: cap for name in handlers.types if (cap := policies.cap(name)) is not None}
         self._running = dict.fromkeys(self._caps, 0)
         self._allowances = dict.fromkeys(handlers.types, -1)
+        self._suspects = 0
         self._changed = asyncio.Event()
 
     @property
@@ -59,6 +62,11 @@ class Pool:
             self._allowances[name] = max(0, cap - self._running[name])
         return self._allowances
 
+    @property
+    def room_for_suspects(self) -> int:
+        """How many more suspects may start now."""
+        return max(0, SUSPECTS - self._suspects)
+
     def start(self, claimed: Claimed) -> None:
         """Begin the run of a claimed job."""
         older = self._runs.holds(claimed.id)
@@ -72,6 +80,7 @@ class Pool:
         self._busy[run] = None
         if claimed.type in self._running:
             self._running[claimed.type] += 1
+        self._suspects += run.suspect
         if self._log.is_enabled_for(logging.DEBUG):
             self._log.debug(
                 "job.started", job_id=claimed.id, job_type=claimed.type, attempt=claimed.attempts + 1,
@@ -94,6 +103,7 @@ class Pool:
             capped = run.claimed.type in self._running
             if capped:
                 self._running[run.claimed.type] -= 1
+            self._suspects -= run.suspect
             self._changed.set()
         if run.ending in (Ending.CANCELLED, Ending.LOST) and isinstance(outcome, Interrupted):
             # Redis has given the job away already: there is nothing to settle.
@@ -105,7 +115,7 @@ class Pool:
             )  # fmt: skip
         else:
             self._submit(run, outcome)
-        self._on_free(capped)
+        self._on_free(capped or run.suspect)
 
     def end(self, job_id: str, fence: int | None, ending: Ending) -> None:
         """End the runs of a job that was cancelled or whose lease was lost; `fence` None means any run."""
@@ -120,10 +130,7 @@ class Pool:
         """
         began = self._clock.monotonic()
         for run in self._busy:
-            if run.stopping is not None:
-                run.stopping.set()
-            if run.thread is not None:
-                run.thread.set()
+            run.ask_to_finish()
         while self._busy and not skip.is_set():
             now = self._clock.monotonic()
             deadlines = {run: _drain_deadline(run, began, max_interruptions) for run in self._busy}

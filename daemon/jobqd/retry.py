@@ -11,7 +11,7 @@ from typing import assert_never
 
 from jobqd.clock import Random
 from jobqd.job import Claimed
-from jobqd.runs import Completed, Failed, Interrupted, Lapsed, Outcome, Policy, Snoozed
+from jobqd.runs import Completed, Crashed, Failed, Interrupted, Lapsed, Outcome, Policy, Snoozed
 
 MAX_LAPSES = 10
 """A job whose lease ran out so often is dead-lettered: it never gets to its end."""
@@ -74,6 +74,8 @@ def decide(
             return Settlement(*key, "ready", "interruptions" if begun else "")
         case Lapsed(reason):
             return _lapsed(key, claimed, reason, policy, random, guard)
+        case Crashed():
+            return _crashed(key, claimed, outcome, policy, random)
         case _:
             assert_never(outcome)
 
@@ -83,9 +85,7 @@ def _charge(claimed: Claimed, policy: Policy) -> str:
     return "attempts" if claimed.attempts < policy.max_attempts else ""
 
 
-def _failed(
-    key: tuple[str, str, int], claimed: Claimed, failure: Failed, policy: Policy, random: Random
-) -> Settlement:
+def _failed(key: tuple[str, str, int], claimed: Claimed, failure: Failed, policy: Policy, random: Random) -> Settlement:
     attempt = claimed.attempts + 1
     dead = failure.final or attempt >= policy.max_attempts
     delay = backoff(attempt, policy, random) if failure.delay is None else failure.delay
@@ -118,6 +118,23 @@ def _lapsed(
     # From the second lapse on a pause grows, so that a job that kills its daemon cannot do so in a tight loop.
     delay = backoff(crashes - 1, policy, random)
     return Settlement(*key, "retrying", "crashes", delay=delay, history=history, guard=guard)
+
+
+def _crashed(key: tuple[str, str, int], claimed: Claimed, crash: Crashed, policy: Policy, random: Random) -> Settlement:
+    """The one judgement that convicts: nobody else was in the process that died."""
+    crashes = claimed.crashes + 1
+    dead = crashes >= policy.max_crashes
+    return Settlement(
+        *key,
+        "dead" if dead else "retrying",
+        "crashes",
+        delay=0.0 if dead else backoff(crashes, policy, random),
+        ttl=policy.dead_ttl,
+        error=_cut(crash.error, _ERROR_LIMIT),
+        error_type="Crashed",
+        traceback=crash.traceback,
+        history=_history(claimed.attempts + 1, claimed.fence, "Crashed", crash.error),
+    )
 
 
 def _history(attempt: int, fence: int, error_type: str, error: str) -> str:

@@ -35,6 +35,8 @@ class Policy:
     max_age: float
     drain_timeout: float
     stall_timeout: float | None = None
+    max_crashes: int = 3
+    """One crash below it the job is a suspect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,15 @@ class Lapsed:
     reason: str
 
 
-Outcome = Completed | Failed | Snoozed | Interrupted | Lapsed
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The process that ran this job alone died under it; `error` tells how, `traceback` the last that it printed."""
+
+    error: str
+    traceback: str = ""
+
+
+Outcome = Completed | Failed | Snoozed | Interrupted | Lapsed | Crashed
 """How a run ended: data, not exceptions. Each leads to exactly one settlement (see `jobqd.retry`)."""
 
 
@@ -85,8 +95,8 @@ class Run:
     """One run of one job in this process, from its claim until Redis has its outcome."""
 
     __slots__ = (
-        "claimed", "context", "ended", "ending", "handler", "performing", "policy", "started", "stopping", "task",
-        "thread",
+        "child", "claimed", "context", "ended", "ending", "handler", "performing", "policy", "started", "stopping",
+        "suspect", "task", "thread",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, handler: Any, policy: Policy, started: float) -> None:
@@ -106,11 +116,24 @@ class Run:
         self.stopping: asyncio.Event | None = None
         self.thread: Any = None
         """The `threading.Event` of a `def` handler, set together with `stopping`."""
+        self.child: Any = None
+        """The `jobqd.children.ChildRun`, if it runs in a process of its own."""
+        self.suspect = claimed.crashes >= policy.max_crashes - 1
+        """Whether it crashed so often that it runs in a process of its own: only that one's death convicts it."""
 
     @property
     def key(self) -> tuple[str, int]:
         """(id, fence): one job may have an older run here that has not ended yet."""
         return (self.claimed.id, self.claimed.fence)
+
+    def ask_to_finish(self) -> None:
+        """Set the `stopping` of its job, wherever that is."""
+        if self.stopping is not None:
+            self.stopping.set()
+        if self.thread is not None:
+            self.thread.set()
+        if self.child is not None:
+            self.child.ask_to_finish()
 
 
 class Runs:

@@ -79,48 +79,52 @@ async def test_the_loop_fills_workers_as_they_fall_free_and_ends_when_stopped(
 async def test_a_claim_whose_reply_was_lost_leases_nothing_to_nobody(
     redis_server: RedisServer, keys: Keys, raw: redis.asyncio.Redis, works: Works
 ) -> None:
-    async with reply_thief(redis_server.socket) as thief:
-        async with assembled(Target(thief.url), keys, works.handlers, concurrency=4) as parts:
-            for n in range(6):
-                await enqueue(raw, keys, f"m{n}", "mail", n=n)
-            await raw.script_load(script("claim").source)
-            thief.lose_reply_to(script("claim").sha)
-            assert await parts.claimer.run_once() == 0.0
-            assert (thief.lost, parts.pool.busy) == (1, 0)
-            assert parts.claimer.unanswered
-            leased = set(await raw.zrange(keys.active, 0, -1))
-            assert leased == {"m0", "m1", "m2", "m3"}
-            await parts.claimer.run_once()
-            assert not parts.claimer.unanswered
-            assert {run.claimed.id for run in parts.runs} == leased
-            assert {run.claimed.fence for run in parts.runs} == {1}
-            assert set(await raw.zrange(keys.active, 0, -1)) == leased
-            # The next claim has a number of its own, and brings other jobs.
-            works.let_go.set()
-            await soon(lambda: parts.pool.idle == 4)
-            await parts.claimer.run_once()
-            await soon(lambda: sorted(works.ran) == ["0", "1", "2", "3", "4", "5"])
+    async with (
+        reply_thief(redis_server.socket) as thief,
+        assembled(Target(thief.url), keys, works.handlers, concurrency=4) as parts,
+    ):
+        for n in range(6):
+            await enqueue(raw, keys, f"m{n}", "mail", n=n)
+        await raw.script_load(script("claim").source)
+        thief.lose_reply_to(script("claim").sha)
+        assert await parts.claimer.run_once() == 0.0
+        assert (thief.lost, parts.pool.busy) == (1, 0)
+        assert parts.claimer.unanswered
+        leased = set(await raw.zrange(keys.active, 0, -1))
+        assert leased == {"m0", "m1", "m2", "m3"}
+        await parts.claimer.run_once()
+        assert not parts.claimer.unanswered
+        assert {run.claimed.id for run in parts.runs} == leased
+        assert {run.claimed.fence for run in parts.runs} == {1}
+        assert set(await raw.zrange(keys.active, 0, -1)) == leased
+        # The next claim has a number of its own, and brings other jobs.
+        works.let_go.set()
+        await soon(lambda: parts.pool.idle == 4)
+        await parts.claimer.run_once()
+        await soon(lambda: sorted(works.ran) == ["0", "1", "2", "3", "4", "5"])
 
 
 async def test_a_stop_asks_once_more_for_what_a_lost_reply_brought_and_hands_it_back(
     redis_server: RedisServer, keys: Keys, raw: redis.asyncio.Redis, works: Works
 ) -> None:
-    async with reply_thief(redis_server.socket) as thief:
-        async with assembled(Target(thief.url), keys, works.handlers) as parts:
-            await enqueue(raw, keys, "m", "mail", score=7)
-            await raw.script_load(script("claim").source)
-            thief.lose_reply_to(script("claim").sha)
-            await parts.claimer.run_once()
-            parts.claimer.stop()
-            await parts.claimer.run()
-            await parts.settler.run_once()
-            job = await raw.hgetall(keys.job("m"))
-            assert (job["status"], works.ran) == ("queued", [])
-            # It was not begun: not even an interruption.
-            assert "interruptions" not in job
-            assert "attempts" not in job
-            assert await raw.zscore(keys.ready, "m") == 7
-            assert await raw.zcard(keys.active) == 0
+    async with (
+        reply_thief(redis_server.socket) as thief,
+        assembled(Target(thief.url), keys, works.handlers) as parts,
+    ):
+        await enqueue(raw, keys, "m", "mail", score=7)
+        await raw.script_load(script("claim").source)
+        thief.lose_reply_to(script("claim").sha)
+        await parts.claimer.run_once()
+        parts.claimer.stop()
+        await parts.claimer.run()
+        await parts.settler.run_once()
+        job = await raw.hgetall(keys.job("m"))
+        assert (job["status"], works.ran) == ("queued", [])
+        # It was not begun: not even an interruption.
+        assert "interruptions" not in job
+        assert "attempts" not in job
+        assert await raw.zscore(keys.ready, "m") == 7
+        assert await raw.zcard(keys.active) == 0
 
 
 async def test_a_type_at_its_cap_is_put_aside_and_taken_when_there_is_room(
@@ -150,6 +154,8 @@ async def test_nothing_is_claimed_while_results_cannot_be_settled(
         claiming = asyncio.create_task(parts.claimer.run())
         parts.claimer.nudge(more=True)
         await asyncio.wait([claiming], timeout=0)
+        # A claim, had there been one, would have gone before this on the same connection.
+        await parts.wakeup.link.command("PING")
         assert await raw.zcard(keys.ready) == 1
         parts.settler.stuck = False
         parts.claimer.nudge(more=True)

@@ -12,7 +12,7 @@ from jobqd.store import SyncLink, Target, producing
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
-from tests.support.workplace import Workplace, workplace
+from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
 @handlers.job("long")
@@ -46,13 +46,13 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
-    with workplace(server, tmp_path, HANDLERS) as place:
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
+    with workshop(server, tmp_path, HANDLERS) as place:
         yield place
         place.producer.redis.flushall()
 
 
-def cancel(place: Workplace, job_id: str, keys: Keys | None = None) -> None:
+def cancel(place: Workshop, job_id: str, keys: Keys | None = None) -> None:
     """Cancel as our clients do; with other `keys`, whose control channel nobody listens to."""
     link = SyncLink(Target(place.server.url))
     answers = link.run(producing.cancel(keys or place.producer.keys, [job_id], job_ttl=60.0))
@@ -60,7 +60,7 @@ def cancel(place: Workplace, job_id: str, keys: Keys | None = None) -> None:
     assert answers == ["cancelled"]
 
 
-def test_a_control_message_ends_the_run_long_before_the_next_renewal(place: Workplace) -> None:
+def test_a_control_message_ends_the_run_long_before_the_next_renewal(place: Workshop) -> None:
     daemon, producer = place.start(concurrency=1, lease="60s"), place.producer
     producer.put("film", "long")
     place.ledger.wait_for("started film")
@@ -79,7 +79,7 @@ def test_a_control_message_ends_the_run_long_before_the_next_renewal(place: Work
     assert 0 < producer.redis.ttl("job:film") <= 60
 
 
-def test_without_the_message_the_next_renewal_tells(place: Workplace) -> None:
+def test_without_the_message_the_next_renewal_tells(place: Workshop) -> None:
     daemon, producer = place.start(lease="600ms"), place.producer
     producer.put("film", "long")
     place.ledger.wait_for("started film")
@@ -92,7 +92,7 @@ def test_without_the_message_the_next_renewal_tells(place: Workplace) -> None:
     assert producer.status("film") == "cancelled"
 
 
-def test_a_late_result_is_refused_and_the_job_stays_cancelled(place: Workplace) -> None:
+def test_a_late_result_is_refused_and_the_job_stays_cancelled(place: Workshop) -> None:
     daemon, producer = place.start(), place.producer
     producer.put("film", "returns_anyway")
     place.ledger.wait_for("started film")

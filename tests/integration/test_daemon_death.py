@@ -13,7 +13,7 @@ import pytest
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
-from tests.support.workplace import Workplace, workplace
+from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
 @handlers.job("film")
@@ -27,6 +27,16 @@ async def deadly(job: Job):
     ledger.note("deadly", job.fence)
     if job.fence == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+
+@handlers.job("exits_in_a_task", max_attempts=1)
+async def exits_in_a_task():
+    async def library():
+        sys.exit(0)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(library())
+
+@handlers.job("quick")
+async def quick(): pass
 """
 
 
@@ -37,13 +47,13 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
-    with workplace(server, tmp_path, HANDLERS) as place:
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
+    with workshop(server, tmp_path, HANDLERS) as place:
         yield place
         place.producer.redis.flushall()
 
 
-def test_a_restarted_daemon_takes_its_dead_predecessors_jobs_back_at_once(place: Workplace) -> None:
+def test_a_restarted_daemon_takes_its_dead_predecessors_jobs_back_at_once(place: Workshop) -> None:
     first, producer = place.start(lease="60s"), place.producer
     producer.put("film", "film")
     producer.put("not ours", "film")
@@ -68,7 +78,7 @@ def test_a_restarted_daemon_takes_its_dead_predecessors_jobs_back_at_once(place:
     assert producer.field("not ours", "fence") == "1"
 
 
-def test_a_clean_stop_leaves_nothing_to_take_back(place: Workplace) -> None:
+def test_a_clean_stop_leaves_nothing_to_take_back(place: Workshop) -> None:
     first = place.start()
     worker = first.wait_for("daemon.starting")["worker"]
     assert first.stop() == 0
@@ -76,7 +86,7 @@ def test_a_clean_stop_leaves_nothing_to_take_back(place: Workplace) -> None:
     assert worker not in lock.read_text()
 
 
-def test_the_jobs_own_kill_of_its_daemon_counts_as_a_crash(place: Workplace) -> None:
+def test_the_jobs_own_kill_of_its_daemon_counts_as_a_crash(place: Workshop) -> None:
     first, producer = place.start(), place.producer
     producer.put("deadly", "deadly")
     assert first.wait() == -signal.SIGKILL
@@ -85,7 +95,7 @@ def test_the_jobs_own_kill_of_its_daemon_counts_as_a_crash(place: Workplace) -> 
     assert (job["status"], job["attempts"], job["crashes"]) == ("completed", "1", "1")
 
 
-def test_two_daemons_of_one_instance_do_not_run_together(place: Workplace) -> None:
+def test_two_daemons_of_one_instance_do_not_run_together(place: Workshop) -> None:
     place.start()
     second = place.daemon().start(ready=False)
     assert second.wait() == 78
@@ -95,7 +105,7 @@ def test_two_daemons_of_one_instance_do_not_run_together(place: Workplace) -> No
     assert other.stop() == 0
 
 
-def test_another_daemon_takes_over_when_the_lease_has_run_out(place: Workplace) -> None:
+def test_another_daemon_takes_over_when_the_lease_has_run_out(place: Workshop) -> None:
     producer = place.producer
     first = place.start("--instance", "a", lease="500ms")
     producer.put("film", "film")
@@ -109,7 +119,7 @@ def test_another_daemon_takes_over_when_the_lease_has_run_out(place: Workplace) 
     assert (job["status"], job["attempts"], job["crashes"]) == ("completed", "1", "1")
 
 
-def test_a_daemon_that_was_frozen_beyond_its_lease_completes_nothing_twice(place: Workplace) -> None:
+def test_a_daemon_that_was_frozen_beyond_its_lease_completes_nothing_twice(place: Workshop) -> None:
     producer = place.producer
     first = place.start("--instance", "a", lease="500ms")
     producer.put("film", "film")
@@ -125,3 +135,11 @@ def test_a_daemon_that_was_frozen_beyond_its_lease_completes_nothing_twice(place
     after = producer.job("film")
     assert (after["result"], after["attempts"], after["fence"]) == (job["result"], "1", "2")
     assert producer.redis.hget("job_queue:counters", "completed") == "1"
+
+
+def test_a_job_cannot_end_its_daemon_by_sys_exit_in_a_task_of_its_own(place: Workshop) -> None:
+    daemon, producer = place.start(), place.producer
+    producer.put("exits", "exits_in_a_task")
+    eventually(lambda: producer.status("exits") == "failed" or daemon.ended, "the failure of the job")
+    assert not daemon.ended
+    assert producer.run("next", "quick")["status"] == "completed"

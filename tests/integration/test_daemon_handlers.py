@@ -12,9 +12,9 @@ from tests.support.ledger import Ledger
 from tests.support.producer import Producer
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
-from tests.support.workplace import workplace
+from tests.support.workshop import workshop
 
-HANDLERS = '''
+HANDLERS = """
 @handlers.job("typed")
 async def typed(source: str, user_id: int, loud: bool = False, width: int = 1280) -> dict:
     return {"source": source, "user_id": user_id, "loud": loud, "width": width}
@@ -195,7 +195,7 @@ async def steps(job: Job):
     await job.progress(5, "half \\ud800 a pair")
     await job.save_checkpoint({"text": "half \\ud800 a pair"})
     return "ok"
-'''
+"""
 
 
 class Shop:
@@ -208,7 +208,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with newest_server() as server, workplace(server, tmp_path_factory.mktemp("shop"), HANDLERS) as place:
+    with newest_server() as server, workshop(server, tmp_path_factory.mktemp("shop"), HANDLERS) as place:
         daemon = place.start(concurrency=8, max_result="2kB", retry_delay="10ms")
         yield Shop(place.producer, daemon, place.ledger)
         assert daemon.stop() == 0, daemon.log

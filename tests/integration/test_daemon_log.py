@@ -10,7 +10,7 @@ import pytest
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
-from tests.support.workplace import Workplace, workplace
+from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
 @handlers.job("typed")
@@ -39,13 +39,13 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
-    with workplace(server, tmp_path, HANDLERS) as place:
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
+    with workshop(server, tmp_path, HANDLERS) as place:
         yield place
         place.producer.redis.flushall()
 
 
-def test_one_line_a_run_and_nothing_of_its_payload(place: Workplace) -> None:
+def test_one_line_a_run_and_nothing_of_its_payload(place: Workshop) -> None:
     daemon, producer = place.start(), place.producer
     producer.run("good", "typed", user_id=7, card=SECRET)
     producer.run("bad", "fails", card=SECRET)
@@ -62,14 +62,14 @@ def test_one_line_a_run_and_nothing_of_its_payload(place: Workplace) -> None:
 
 
 @pytest.mark.parametrize("job_type", ["says", "says_in_thread"])
-def test_what_a_job_logs_names_the_job(place: Workplace, job_type: str) -> None:
+def test_what_a_job_logs_names_the_job(place: Workshop, job_type: str) -> None:
     daemon = place.start()
     place.producer.run("job", job_type)
     line = daemon.wait_for("halfway")
     assert line.items() >= {"job_id": "job", "job_type": job_type, "attempt": 1, "fence": 1, "scene": 3}.items()
 
 
-def test_a_flood_of_runs_is_sampled_and_the_rest_counted(place: Workplace) -> None:
+def test_a_flood_of_runs_is_sampled_and_the_rest_counted(place: Workshop) -> None:
     producer = place.producer
     pipeline = producer.redis.pipeline(transaction=False)
     for n in range(1500):

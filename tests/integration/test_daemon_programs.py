@@ -13,7 +13,7 @@ from jobqd.store import SyncLink, Target, producing
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
-from tests.support.workplace import Workplace, workplace
+from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
 FAMILY = "sleep 1000 & echo $!; echo $$; wait"
@@ -54,8 +54,8 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
-    with workplace(server, tmp_path, HANDLERS) as place:
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
+    with workshop(server, tmp_path, HANDLERS) as place:
         yield place
         for pid in pids(place):
             if alive(pid):
@@ -63,7 +63,7 @@ def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
         place.producer.redis.flushall()
 
 
-def pids(place: Workplace) -> list[int]:
+def pids(place: Workshop) -> list[int]:
     return [int(line.split()[1]) for line in place.ledger.lines("pid ")]
 
 
@@ -75,7 +75,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def family(place: Workplace) -> list[int]:
+def family(place: Workshop) -> list[int]:
     """Return the ids of the program and its child once both run."""
     eventually(lambda: len(pids(place)) == 2)
     return pids(place)
@@ -85,12 +85,12 @@ def assert_gone(processes: list[int]) -> None:
     eventually(lambda: not any(map(alive, processes)), f"the end of {processes}")
 
 
-def test_its_output_is_the_handlers(place: Workplace) -> None:
+def test_its_output_is_the_handlers(place: Workshop) -> None:
     place.start()
     assert place.producer.run("job", "counts")["result"] == '"one\\ntwo\\n"'
 
 
-def test_a_timeout_ends_the_program(place: Workplace) -> None:
+def test_a_timeout_ends_the_program(place: Workshop) -> None:
     place.start()
     job = place.producer.run("job", "runs_shortly")
     assert job["error_type"] == "Timeout"
@@ -98,7 +98,7 @@ def test_a_timeout_ends_the_program(place: Workplace) -> None:
     assert not any(map(alive, family(place)))
 
 
-def test_a_program_that_the_handler_left_running_ends_with_the_run(place: Workplace) -> None:
+def test_a_program_that_the_handler_left_running_ends_with_the_run(place: Workshop) -> None:
     place.start()
     job = place.producer.run("job", "leaves_it_running")
     assert job["result"] == '"left early"'
@@ -106,7 +106,7 @@ def test_a_program_that_the_handler_left_running_ends_with_the_run(place: Workpl
 
 
 @pytest.mark.parametrize("job_type", ["runs", "runs_in_thread"])
-def test_a_cancel_ends_the_program(place: Workplace, job_type: str) -> None:
+def test_a_cancel_ends_the_program(place: Workshop, job_type: str) -> None:
     daemon = place.start()
     place.producer.put("job", job_type)
     processes = family(place)
@@ -117,7 +117,7 @@ def test_a_cancel_ends_the_program(place: Workplace, job_type: str) -> None:
     eventually(lambda: daemon.of("job.cancelled") or daemon.of("job.refused"))
 
 
-def test_ctrl_c_ends_the_program_when_the_job_is_handed_back(place: Workplace) -> None:
+def test_ctrl_c_ends_the_program_when_the_job_is_handed_back(place: Workshop) -> None:
     daemon = place.start(drain_timeout="200ms")
     place.producer.put("job", "runs")
     processes = family(place)
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_the_program_when_the_job_is_handed_back(place: Workplace) -
     assert place.producer.job("job")["interruptions"] == "1"
 
 
-def test_no_program_outlives_a_daemon_that_is_killed(place: Workplace) -> None:
+def test_no_program_outlives_a_daemon_that_is_killed(place: Workshop) -> None:
     daemon = place.start()
     place.producer.put("job", "runs")
     processes = family(place)

@@ -12,7 +12,7 @@ from jobqd.keys import Keys
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_binary
 from tests.support.waiting import eventually
-from tests.support.workplace import Workplace, workplace
+from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
 @handlers.job("film")
@@ -42,18 +42,18 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
-    with workplace(server, tmp_path, HANDLERS) as place:
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
+    with workshop(server, tmp_path, HANDLERS) as place:
         yield place
 
 
-def clients(place: Workplace) -> list[str]:
+def clients(place: Workshop) -> list[str]:
     """Return the ids of all connections but ours."""
     me = str(place.producer.redis.client_id())
     return [client["id"] for client in place.producer.redis.client_list() if client["id"] != me]
 
 
-def test_an_absent_redis_is_waited_for(place: Workplace) -> None:
+def test_an_absent_redis_is_waited_for(place: Workshop) -> None:
     daemon = place.daemon().start(ready=False)
     away = daemon.wait_for("redis.away", fault="down")
     assert away["level"] == "warning"
@@ -67,7 +67,7 @@ def test_an_absent_redis_is_waited_for(place: Workplace) -> None:
     assert place.producer.run("a", "quick")["status"] == "completed"
 
 
-def test_a_result_that_was_made_while_redis_was_dead_is_accepted(place: Workplace) -> None:
+def test_a_result_that_was_made_while_redis_was_dead_is_accepted(place: Workshop) -> None:
     place.server.start()
     daemon, producer = place.start(lease="500ms"), place.producer
     producer.put("film", "film")
@@ -85,7 +85,7 @@ def test_a_result_that_was_made_while_redis_was_dead_is_accepted(place: Workplac
     daemon.wait_for("redis.back")
 
 
-def test_an_outage_longer_than_a_lease_throws_no_finished_work_away(place: Workplace) -> None:
+def test_an_outage_longer_than_a_lease_throws_no_finished_work_away(place: Workshop) -> None:
     place.server.start()
     producer = place.producer
     daemon = place.start("--instance", "a", lease="300ms")
@@ -103,7 +103,7 @@ def test_an_outage_longer_than_a_lease_throws_no_finished_work_away(place: Workp
     assert not daemon.of("job.refused") + other.of("job.recovered")
 
 
-def test_forgotten_scripts_go_unnoticed(place: Workplace) -> None:
+def test_forgotten_scripts_go_unnoticed(place: Workshop) -> None:
     place.server.start()
     daemon, producer = place.start(), place.producer
     producer.put("film", "film")
@@ -116,7 +116,7 @@ def test_forgotten_scripts_go_unnoticed(place: Workplace) -> None:
     assert not daemon.of("redis.away")
 
 
-def test_connections_that_are_killed_are_made_again_and_none_is_left_over(place: Workplace) -> None:
+def test_connections_that_are_killed_are_made_again_and_none_is_left_over(place: Workshop) -> None:
     place.server.start()
     daemon, producer = place.start(lease="300ms"), place.producer
     assert producer.run("before", "quick")["status"] == "completed"
@@ -134,7 +134,7 @@ def test_connections_that_are_killed_are_made_again_and_none_is_left_over(place:
     assert not daemon.of("job.refused")
 
 
-def test_a_pause_of_all_writes_is_waited_for(place: Workplace) -> None:
+def test_a_pause_of_all_writes_is_waited_for(place: Workshop) -> None:
     place.server.start()
     place.start(lease="300ms")
     producer = place.producer
@@ -148,7 +148,7 @@ def test_a_pause_of_all_writes_is_waited_for(place: Workplace) -> None:
     assert place.ledger.lines("film") == ["film film 1"]
 
 
-def test_a_stop_while_redis_is_away_tells_what_was_not_recorded(place: Workplace) -> None:
+def test_a_stop_while_redis_is_away_tells_what_was_not_recorded(place: Workshop) -> None:
     place.server.start()
     daemon, producer = place.start(drain_timeout="100ms"), place.producer
     producer.put("film", "film")
@@ -166,7 +166,7 @@ def test_a_stop_while_redis_is_away_tells_what_was_not_recorded(place: Workplace
     assert producer.wait("film")["status"] == "completed"
 
 
-def test_a_redis_that_evicts_jobs_is_refused(place: Workplace) -> None:
+def test_a_redis_that_evicts_jobs_is_refused(place: Workshop) -> None:
     place.server.start("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     daemon = place.daemon().start(ready=False)
     assert daemon.wait() == 78
@@ -177,7 +177,7 @@ def test_a_redis_that_evicts_jobs_is_refused(place: Workplace) -> None:
     assert "allkeys-lru" in allowed.wait_for("redis.warning", subject="eviction")["problem"]
 
 
-def test_a_second_queue_under_one_prefix_is_refused(place: Workplace) -> None:
+def test_a_second_queue_under_one_prefix_is_refused(place: Workshop) -> None:
     place.server.start()
     place.start()
     second = place.daemon("--instance", "b", queue="other").start(ready=False)
@@ -188,16 +188,16 @@ def test_a_second_queue_under_one_prefix_is_refused(place: Workplace) -> None:
     assert place.producer.redis.keys("other*") == []
 
 
-def test_a_second_queue_under_a_prefix_of_its_own_is_another_world(place: Workplace) -> None:
+def test_a_second_queue_under_a_prefix_of_its_own_is_another_world(place: Workshop) -> None:
     place.server.start()
     place.start()
-    with workplace(place.server, place.application.directory, HANDLERS, Keys("b:", "other")) as second:
+    with workshop(place.server, place.application.directory, HANDLERS, Keys("b:", "other")) as second:
         second.start("--instance", "b", queue="other")
         assert second.producer.run("same id", "quick")["status"] == "completed"
     assert not place.producer.redis.exists("job:same id")
 
 
-def test_full_redis_lets_what_runs_end(place: Workplace) -> None:
+def test_full_redis_lets_what_runs_end(place: Workshop) -> None:
     place.server.start("--maxmemory-policy", "noeviction")
     place.start(lease="300ms")
     producer = place.producer

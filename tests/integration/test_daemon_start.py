@@ -9,7 +9,7 @@ import pytest
 
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_server
-from tests.support.workplace import workplace
+from tests.support.workshop import workshop
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ async def lifespan():
 async def quick():
     ledger.note("ran")
 """
-    with workplace(server, tmp_path, handlers) as place:
+    with workshop(server, tmp_path, handlers) as place:
         place.producer.put("job", "quick")
         daemon = place.daemon().start(ready=False)
         assert daemon.wait() == 70, daemon.log
@@ -54,7 +54,7 @@ async def quick():
 def test_a_wrong_configuration_is_told_without_a_traceback(
     server: RedisServer, tmp_path: Path, handlers: str, settings: dict[str, str], says: str
 ) -> None:
-    with workplace(server, tmp_path, handlers) as place:
+    with workshop(server, tmp_path, handlers) as place:
         daemon = place.daemon(**settings).start(ready=False)
         assert daemon.wait() == 78, daemon.log
         assert says in daemon.log
@@ -72,7 +72,7 @@ async def lifespan():
     ledger.note("left")
     raise RuntimeError("the pool would not close")
 """
-    with workplace(server, tmp_path, handlers) as place:
+    with workshop(server, tmp_path, handlers) as place:
         daemon = place.start()
         assert place.producer.run("job", "quick")["status"] == "completed"
         status = daemon.stop()

@@ -13,7 +13,7 @@ from tests.redis_server import RedisServer
 from tests.support.daemon import Daemon
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
-from tests.support.workplace import Workplace, workplace
+from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
 @handlers.job("half_a_second")
@@ -64,8 +64,8 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
-    with workplace(server, tmp_path, HANDLERS) as place:
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
+    with workshop(server, tmp_path, HANDLERS) as place:
         yield place
         place.producer.redis.flushall()
 
@@ -76,7 +76,7 @@ def assert_clean_end(daemon: Daemon, status: int) -> None:
     assert daemon.of("daemon.stopped")
 
 
-def test_a_stop_waits_for_what_runs_and_takes_nothing_new(place: Workplace) -> None:
+def test_a_stop_waits_for_what_runs_and_takes_nothing_new(place: Workshop) -> None:
     daemon, producer = place.start(), place.producer
     producer.put("short", "half_a_second")
     place.ledger.wait_for("started short")
@@ -92,7 +92,7 @@ def test_a_stop_waits_for_what_runs_and_takes_nothing_new(place: Workplace) -> N
     assert producer.redis.keys("job_queue:claim*") == []
 
 
-def test_what_outlasts_the_wait_is_handed_back_and_no_attempt_is_spent(place: Workplace) -> None:
+def test_what_outlasts_the_wait_is_handed_back_and_no_attempt_is_spent(place: Workshop) -> None:
     daemon, producer = place.start(drain_timeout="100ms"), place.producer
     producer.put("film", "film", score=10.5)
     place.ledger.wait_for("started film")
@@ -106,7 +106,7 @@ def test_what_outlasts_the_wait_is_handed_back_and_no_attempt_is_spent(place: Wo
     daemon.wait_for("job.released", job_id="film", reason="the daemon stops")
 
 
-def test_a_type_may_have_a_wait_of_its_own(place: Workplace) -> None:
+def test_a_type_may_have_a_wait_of_its_own(place: Workshop) -> None:
     daemon, producer = place.start(drain_timeout="0s", jobs__half_a_second__drain_timeout="30s"), place.producer
     producer.put("film", "film")
     producer.put("short", "half_a_second")
@@ -117,7 +117,7 @@ def test_a_type_may_have_a_wait_of_its_own(place: Workplace) -> None:
     assert producer.status("film") == "queued"
 
 
-def test_a_second_signal_ends_the_wait(place: Workplace) -> None:
+def test_a_second_signal_ends_the_wait(place: Workshop) -> None:
     daemon, producer = place.start(drain_timeout="1h"), place.producer
     producer.put("film", "film")
     place.ledger.wait_for("started film")
@@ -128,7 +128,7 @@ def test_a_second_signal_ends_the_wait(place: Workplace) -> None:
     assert producer.job("film")["interruptions"] == "1"
 
 
-def test_a_job_that_was_interrupted_often_enough_is_waited_for(place: Workplace) -> None:
+def test_a_job_that_was_interrupted_often_enough_is_waited_for(place: Workshop) -> None:
     daemon, producer = place.start(drain_timeout="0s", max_interruptions=2), place.producer
     producer.put("often", "film", interruptions=2)
     producer.put("once", "film", interruptions=1)
@@ -143,7 +143,7 @@ def test_a_job_that_was_interrupted_often_enough_is_waited_for(place: Workplace)
     assert (job["status"], job["interruptions"]) == ("completed", "2")
 
 
-def test_handlers_are_told_to_finish(place: Workplace) -> None:
+def test_handlers_are_told_to_finish(place: Workshop) -> None:
     daemon, producer = place.start(), place.producer
     producer.put("polite", "polite")
     producer.put("thread", "polite_thread")
@@ -155,7 +155,7 @@ def test_handlers_are_told_to_finish(place: Workplace) -> None:
     assert producer.job("thread")["result"] == '"stopped early"'
 
 
-def test_a_thread_that_does_not_return_does_not_stop_the_exit(place: Workplace) -> None:
+def test_a_thread_that_does_not_return_does_not_stop_the_exit(place: Workshop) -> None:
     daemon, producer = place.start(), place.producer
     producer.put("stuck", "stuck_thread")
     place.ledger.wait_for("started stuck")
@@ -168,13 +168,13 @@ def test_a_thread_that_does_not_return_does_not_stop_the_exit(place: Workplace) 
     assert producer.redis.zcard("job_queue:active") == 0
 
 
-def test_a_signal_during_the_start_is_a_stop(place: Workplace) -> None:
+def test_a_signal_during_the_start_is_a_stop(place: Workshop) -> None:
     daemon = place.daemon().start(ready=False)
     daemon.wait_for("daemon.starting")
     assert_clean_end(daemon, daemon.stop())
 
 
-def test_a_signal_while_redis_is_absent_is_a_stop(place: Workplace, tmp_path: Path) -> None:
+def test_a_signal_while_redis_is_absent_is_a_stop(place: Workshop, tmp_path: Path) -> None:
     daemon = place.daemon(redis_url=f"unix://{tmp_path}/absent.sock").start(ready=False)
     daemon.wait_for("redis.away", part="start", fault="down")
     assert_clean_end(daemon, daemon.stop())

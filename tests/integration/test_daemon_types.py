@@ -10,7 +10,7 @@ import pytest
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
-from tests.support.workplace import Workplace, workplace
+from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
 @handlers.job("note")
@@ -31,12 +31,12 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
-    with workplace(server, tmp_path, HANDLERS) as place:
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
+    with workshop(server, tmp_path, HANDLERS) as place:
         yield place
 
 
-def test_the_lower_score_runs_first_and_equals_by_their_fraction(place: Workplace) -> None:
+def test_the_lower_score_runs_first_and_equals_by_their_fraction(place: Workshop) -> None:
     producer = place.producer
     for job_id, score in (("last", 100), ("third", 10.2), ("second", 10.1), ("first", -5), ("before-second", 10)):
         producer.put(job_id, "note", score=score)
@@ -46,7 +46,7 @@ def test_the_lower_score_runs_first_and_equals_by_their_fraction(place: Workplac
     assert producer.field("second", "priority") == "10"
 
 
-def test_a_job_without_a_handler_here_is_held_and_runs_where_there_is_one(place: Workplace, tmp_path: Path) -> None:
+def test_a_job_without_a_handler_here_is_held_and_runs_where_there_is_one(place: Workshop, tmp_path: Path) -> None:
     producer = place.producer
     old = place.start()
     producer.put("new", "thumbnail", score=3)
@@ -67,7 +67,7 @@ def test_a_job_without_a_handler_here_is_held_and_runs_where_there_is_one(place:
     assert producer.redis.exists("job_queue:held", "job_queue:held:type:thumbnail") == 0
 
 
-def test_burst_ends_when_nothing_is_left_that_it_could_do(place: Workplace) -> None:
+def test_burst_ends_when_nothing_is_left_that_it_could_do(place: Workshop) -> None:
     producer = place.producer
     producer.put("held", "unknown")
     producer.put("running", "hold")

@@ -11,7 +11,7 @@ import pytest
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
-from tests.support.workplace import Workplace, workplace
+from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
 @handlers.job("pick")
@@ -28,12 +28,12 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def place(server: RedisServer, tmp_path: Path) -> Iterator[Workplace]:
-    with workplace(server, tmp_path, HANDLERS) as place:
+def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
+    with workshop(server, tmp_path, HANDLERS) as place:
         yield place
 
 
-def pickup(place: Workplace, job_id: str) -> float:
+def pickup(place: Workshop, job_id: str) -> float:
     """Return the seconds between a plain ZADD and the handler's first line."""
     producer = place.producer
     producer.redis.hset(f"job:{job_id}", mapping={"status": "queued", "type": "pick"})
@@ -42,7 +42,7 @@ def pickup(place: Workplace, job_id: str) -> float:
     return float(producer.wait(job_id)["result"]) - sent
 
 
-def commands_of_daemons(place: Workplace, seconds: float) -> list[str]:
+def commands_of_daemons(place: Workshop, seconds: float) -> list[str]:
     """Return what daemons send in so many seconds; commands inside scripts are theirs, not the daemon's."""
     found = []
     with place.producer.redis.monitor() as monitor:
@@ -56,19 +56,19 @@ def commands_of_daemons(place: Workplace, seconds: float) -> list[str]:
     return found
 
 
-def test_an_idle_daemon_picks_up_a_plain_zadd_in_milliseconds(place: Workplace) -> None:
+def test_an_idle_daemon_picks_up_a_plain_zadd_in_milliseconds(place: Workshop) -> None:
     place.start()
     times = sorted(pickup(place, f"job{n}") for n in range(20))
     assert times[10] < 0.02, times
 
 
-def test_an_idle_daemon_sends_fewer_than_five_commands_a_second(place: Workplace) -> None:
+def test_an_idle_daemon_sends_fewer_than_five_commands_a_second(place: Workshop) -> None:
     place.start()
     pickup(place, "first")
     assert len(commands_of_daemons(place, 3.0)) < 15
 
 
-def test_connections_of_the_wakeup_are_rebuilt_when_one_is_killed(place: Workplace) -> None:
+def test_connections_of_the_wakeup_are_rebuilt_when_one_is_killed(place: Workshop) -> None:
     place.start()
     pickup(place, "before")
     producer = place.producer
@@ -86,11 +86,9 @@ def test_connections_of_the_wakeup_are_rebuilt_when_one_is_killed(place: Workpla
 
 
 @pytest.mark.parametrize("rules", ["-client", "-client +client|id"], ids=["all of CLIENT", "CLIENT TRACKING"])
-def test_where_tracking_is_refused_the_daemon_polls_and_says_so_once(place: Workplace, rules: str) -> None:
+def test_where_tracking_is_refused_the_daemon_polls_and_says_so_once(place: Workshop, rules: str) -> None:
     producer = place.producer
-    producer.redis.execute_command(
-        "ACL", "SETUSER", "jobqd", "on", ">secret", "~*", "&*", "+@all", *rules.split()
-    )
+    producer.redis.execute_command("ACL", "SETUSER", "jobqd", "on", ">secret", "~*", "&*", "+@all", *rules.split())
     daemon = place.start(redis_username="jobqd", redis_password="secret")
     warning = daemon.wait_for("wakeup.polling")
     assert warning["level"] == "warning"
@@ -101,7 +99,7 @@ def test_where_tracking_is_refused_the_daemon_polls_and_says_so_once(place: Work
     assert len(daemon.of("redis.away")) == 0
 
 
-def test_a_wrong_password_is_named_and_waited_for(place: Workplace) -> None:
+def test_a_wrong_password_is_named_and_waited_for(place: Workshop) -> None:
     producer = place.producer
     producer.redis.execute_command("ACL", "SETUSER", "jobqd", "on", ">secret", "~*", "&*", "+@all")
     daemon = place.daemon(redis_username="jobqd", redis_password="wrong").start(ready=False)

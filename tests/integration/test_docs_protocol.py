@@ -168,6 +168,7 @@ def live_through_everything(lab: Lab, look: Traces) -> None:
     lab.settle(*lapse_orders(lab.lapsed()))
     lab.end(claimed)
     look.look()
+    lab.end(lab.claim_one(), "ready", charge="crashes")
     lab.end(lab.claim_one(), "dead", traceback="…")
     look.look()
     lab.dead_retry("A")
@@ -337,6 +338,9 @@ RUNS = {
     "import_rows": ({"rows": 300}, "300"),
     "checksum": ({"source": "/dev/null"}, '"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"'),
     "count_lines": ({"source": "/dev/null"}, "0"),
+    "fingerprint": (
+        {"text": "film", "rounds": 3}, '"f82661410e1b64fe4ec678d7d3cb1f2a286c1f6ef915d2810750ae953e7504b9"'
+    ),
     "thumbnail": ({"source": "in.png"}, '"in.png.jpg"'),
     "greet": ({"name": "Ann"}, '"Hello, Ann"'),
     "resize": ({"source": "in.png"}, '"in.png@1280"'),

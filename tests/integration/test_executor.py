@@ -18,12 +18,8 @@ from jobqd.runs import Completed, Ending, Failed, Interrupted, Snoozed
 from jobqd.store import Target
 from tests.support.assembled import assembled, enqueue
 from tests.support.parts import NOW, claimed, policy, run_of
+from tests.support.servers import NEWEST_ONLY
 from tests.support.waiting import soon
-
-
-
-def newest_only() -> Any:
-    return pytest.mark.parametrize("redis_server", ["7.0"], indirect=True)
 
 
 async def execute(target: Target, keys: Keys, handlers: Handlers, job: Any, **limits: Any) -> Any:
@@ -33,7 +29,7 @@ async def execute(target: Target, keys: Keys, handlers: Handlers, job: Any, **li
         return await parts.pool._executor.execute(run)
 
 
-@newest_only()
+@NEWEST_ONLY
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
@@ -52,7 +48,7 @@ async def test_each_verb_is_an_outcome(target: Target, keys: Keys, error: Except
     assert await execute(target, keys, handlers, claimed(type="verb")) == outcome
 
 
-@newest_only()
+@NEWEST_ONLY
 async def test_an_expired_job_is_not_run(target: Target, keys: Keys) -> None:
     handlers = Handlers()
 
@@ -65,7 +61,7 @@ async def test_an_expired_job_is_not_run(target: Target, keys: Keys) -> None:
     assert outcome == Failed("expired: not finished within max_age (1m) after it was due", "Expired", final=True)
 
 
-@newest_only()
+@NEWEST_ONLY
 async def test_a_checkpoint_survives_a_retry_and_a_stale_run_cannot_save(
     target: Target, keys: Keys, raw: redis.asyncio.Redis
 ) -> None:
@@ -102,7 +98,7 @@ async def test_a_checkpoint_survives_a_retry_and_a_stale_run_cannot_save(
     assert await raw.hget(keys.job("f"), "status") == "processing"
 
 
-@newest_only()
+@NEWEST_ONLY
 async def test_a_stop_during_an_around_reaches_the_thread_behind_it(target: Target, keys: Keys) -> None:
     handlers = Handlers()
     entering, go_on = asyncio.Event(), asyncio.Event()
@@ -128,7 +124,7 @@ async def test_a_stop_during_an_around_reaches_the_thread_behind_it(target: Targ
     assert told == [True]
 
 
-@newest_only()
+@NEWEST_ONLY
 async def test_context_variables_of_an_around_reach_the_thread(target: Target, keys: Keys) -> None:
     import contextvars  # noqa: PLC0415
 
@@ -148,7 +144,7 @@ async def test_context_variables_of_an_around_reach_the_thread(target: Target, k
     assert outcome == Completed('["open",false]')
 
 
-@newest_only()
+@NEWEST_ONLY
 async def test_a_cancel_while_the_outcome_is_on_its_way_does_not_strike_it(target: Target, keys: Keys) -> None:
     handlers = Handlers()
 
@@ -163,5 +159,3 @@ async def test_a_cancel_while_the_outcome_is_on_its_way_does_not_strike_it(targe
         await run.task
         executor.interrupt(run, Ending.STOP)
         assert run.task.result() == Completed('"done"')
-
-

@@ -3,41 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from typing import Any
 
 import redis.asyncio
 
+from jobqd.clock import SystemClock, World
 from jobqd.duties.outage import Outage
 from jobqd.heartbeat import Heartbeat, Trust
 from jobqd.keys import Keys, Seat
+from jobqd.loopwatch import LoopWatch
 from jobqd.runs import Runs
 from jobqd.store import Link, SyncLink, Target, running
 from tests.redis_server import RedisServer
 from tests.support.assembled import enqueue
 from tests.support.clock import ManualClock
 from tests.support.log import RecordingLog
-from tests.support.parts import run_of, world
+from tests.support.parts import claimed, run_of, world
 from tests.support.waiting import soon
 
 
 class Heart:
     """A heartbeat of a worker with a clock by hand, not started."""
 
-    def __init__(self, target: Target, keys: Keys, lease: float = 15.0) -> None:
-        self.clock, self.log, self.runs = ManualClock(), RecordingLog(), Runs()
+    def __init__(self, target: Target, keys: Keys, lease: float = 15.0, clock: Any = None) -> None:
+        self.clock, self.log, self.runs = clock or ManualClock(), RecordingLog(), Runs()
         self.lost: list[tuple[str, int, str]] = []
         self.seat = Seat(keys, "worker-1", lease)
         made = world(self.clock, log=self.log)
         self.link = SyncLink(target)
+        self.given_up: list[tuple[Any, str]] = []
+        self.watch = LoopWatch(self.runs, made, limit=60.0, give_up=lambda *given: self.given_up.append(given))
         self.heart = Heartbeat(
             self.link, self.seat, self.runs, Outage(made), made,
-            describe=lambda: {"instance": "default", "pid": 7}, on_lost=lambda *run: self.lost.append(run),
+            watch=self.watch, describe=lambda: {"instance": "default", "pid": 7},
+            on_lost=lambda *run: self.lost.append(run),
         )  # fmt: skip
 
     async def claim(self, link: Link) -> None:
         claims = await link.run(running.claim(self.seat, 1, 10, 86400.0, {"film": -1}))
         for job in claims.jobs:
             self.runs.add(run_of(job))
+
+    async def earn(self) -> None:
+        """Beat until the daemon may judge others."""
+
+        async def earned() -> bool:
+            await asyncio.to_thread(self.heart.beat_once)
+            return self.heart.trust.earned(time.monotonic())
+
+        await soon(earned)
 
 
 async def test_a_beat_renews_every_lease_and_vouches_for_the_daemon(
@@ -75,52 +91,45 @@ async def test_lost_and_cancelled_runs_are_told_on_the_loop(
 
 
 async def test_beats_that_fail_come_sooner_and_cost_the_trust(own_server: RedisServer) -> None:
-    made = Heart(Target(own_server.url), Keys())
-    for _ in range(4):
-        await asyncio.to_thread(made.heart.beat_once)
-        made.clock.advance(5)
-    assert made.heart.trust.earned(made.clock.now)
+    made = Heart(Target(own_server.url), Keys(), lease=0.2, clock=SystemClock())
+    await made.earn()
     own_server.stop()
-    for _ in range(20):
-        assert 0 < await asyncio.to_thread(made.heart.beat_once) <= 15 / 6
-    assert not made.heart.trust.earned(made.clock.now)
+    for _ in range(5):
+        assert 0 < await asyncio.to_thread(made.heart.beat_once) <= 0.2 / 6
+    assert not made.heart.trust.earned(time.monotonic())
     assert made.log.of("redis.away")
     made.heart.stop()
 
 
 async def test_another_redis_in_its_place_must_earn_trust_anew(own_server: RedisServer) -> None:
-    made = Heart(Target(own_server.url), Keys(), lease=10.0)
-    for _ in range(4):
-        await asyncio.to_thread(made.heart.beat_once)
-        made.clock.advance(4)
-    assert made.heart.trust.earned(made.clock.now)
+    made = Heart(Target(own_server.url), Keys(), lease=0.2, clock=SystemClock())
+    await made.earn()
+    first = made.heart.trust
     own_server.stop()
     own_server.start()
-    made.heart._link._drop()  # the first beat on the dead connection fails, which is another test
+    made.link.close()  # a first beat that fails on the dead connection is another test
     await asyncio.to_thread(made.heart.beat_once)
-    assert not made.heart.trust.earned(made.clock.now)
+    assert not first.earned(time.monotonic())
+    await made.earn()
     made.heart.stop()
 
 
 async def test_a_blocked_loop_is_reported_with_its_job_and_stack(target: Target, keys: Keys) -> None:
     made = Heart(target, keys)
-    from tests.support.parts import claimed  # noqa: PLC0415
 
     async def handler() -> None:
         a_function_that_blocks()
 
     def a_function_that_blocks() -> None:
         # From a thread of its own, as the heartbeat does, while the loop stands here.
-        import threading  # noqa: PLC0415
-
         def look() -> None:
-            made.heart.watch_once()
+            made.watch.look()
             made.clock.now += 0.9
-            made.heart.watch_once()
+            made.watch.look()
             assert made.log.events == []
             made.clock.now += 0.2
-            made.heart.watch_once()
-            made.heart.watch_once()
+            made.watch.look()
+            made.watch.look()
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -135,22 +144,45 @@ async def test_a_blocked_loop_is_reported_with_its_job_and_stack(target: Target,
     assert "a_function_that_blocks" in told["stack"]
     assert 1.0 < told["duration"] < 1.2
     await soon(lambda: made.log.of("loop.unblocked"))
-    made.heart.watch_once()
-    await asyncio.sleep(0)
+    # A loop that answers in time is not spoken of.
+    made.watch.look()
+    await soon(lambda: not made.watch.waiting)
     made.clock.now += 100
-    await soon(lambda: made.heart._asked is None)
-    assert len(made.log.of("loop.blocked")) == 1
+    made.watch.look()
+    await soon(lambda: not made.watch.waiting)
+    assert len(made.log.of("loop.blocked")) == len(made.log.of("loop.unblocked")) == 1
+    made.heart.stop()
+
+
+async def test_a_loop_blocked_for_too_long_is_given_up_with_its_blocker(target: Target, keys: Keys) -> None:
+    made = Heart(target, keys)
+
+    async def handler() -> None:
+        def look() -> None:
+            for seconds in (0, 59, 2):
+                made.clock.now += seconds
+                made.watch.look()
+                assert bool(made.given_up) == (seconds == 2)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    run = run_of(claimed("blocker", 3, type="film"))
+    made.runs.add(run)
+    run.task = asyncio.create_task(handler())
+    await run.task
+    assert made.given_up == [(run, "it blocked the event loop for 1m1s (block_limit)")]
     made.heart.stop()
 
 
 async def test_the_thread_beats_by_itself_and_ends_when_told(
     target: Target, keys: Keys, raw: redis.asyncio.Redis
 ) -> None:
-    from jobqd.clock import SystemClock, World  # noqa: PLC0415
-
     made = World(SystemClock(), lambda: 0.5, RecordingLog())
     heart = Heartbeat(
         SyncLink(target), Seat(keys, "worker-1", 0.3), Runs(), Outage(made), made,
+        watch=LoopWatch(Runs(), made, limit=60.0, give_up=lambda *given: None),
         describe=lambda: {"pid": 7}, on_lost=lambda *run: None,
     )  # fmt: skip
     heart.start()

@@ -102,16 +102,15 @@ async def test_a_run_that_is_ended_before_its_first_step_never_runs(server: Redi
         assert works.log.of("job.cancelled")
 
 
-@pytest.mark.parametrize(
-    ("ending", "event"), [(Ending.CANCELLED, "job.cancelled"), (Ending.LOST, "job.lost")]
-)
+@pytest.mark.parametrize(("ending", "event"), [(Ending.CANCELLED, "job.cancelled"), (Ending.LOST, "job.lost")])
 async def test_a_run_whose_job_is_gone_is_ended_and_not_settled(
     server: RedisServer, works: Works, ending: Ending, event: str
 ) -> None:
     async with pool_of(server, works) as parts:
         parts.pool.start(claimed(type="waits"))
         await soon(lambda: works.events)
-        parts.pool.end("job", 2, ending)  # another run's fence
+        parts.pool.end("job", 2, ending)
+        assert parts.runs.of("job")[0].ending is None, "another run was meant"
         parts.pool.end("job", 1, ending)
         await soon(lambda: not parts.pool.busy)
         assert works.events == ["started 1", "ended 1"]

@@ -107,7 +107,9 @@ def test_any_bytes_can_be_an_id(lab: Lab, job_id: str) -> None:
 def test_the_lowest_score_runs_first(lab: Lab) -> None:
     for job_id, score in (("c", "inf"), ("b", 1e308), ("a", -3), ("z", "-inf"), ("d", 0.5)):
         lab.put(job_id, score=score)
-    assert lab.claim_ids() == ["z", "a", "d", "b", "c"]
+    jobs = lab.claim().jobs
+    assert [job.id for job in jobs] == ["z", "a", "d", "b", "c"]
+    assert [job.waited() for job in jobs] == [None] * 5
 
 
 @pytest.mark.parametrize(
@@ -284,7 +286,7 @@ def test_a_held_id_enqueued_again_runs_once(lab: Lab) -> None:
     lab.put("X", "film")
     assert lab.claim_ids() == []
     lab.put("X", "film", score=3)
-    assert lab.claim_ids(types={"film": -1}) == ["X"]
+    assert lab.claim_ids(want=1, types={"film": -1}) == ["X"]
     assert lab.where("X") == ["active"]
     assert lab.claim_ids(types={"film": -1}) == []
     assert lab.raw.exists(lab.keys.held, lab.keys.held_for("type:film")) == 0
@@ -342,6 +344,16 @@ def test_a_held_job_whose_type_changed_does_not_bar_the_others(lab: Lab) -> None
     assert lab.claim_ids(types={"film": -1}) == ["next"]
     assert lab.where("old") == ["held:type:song"]
     assert lab.claim_ids(types={"song": -1}) == ["old"]
+
+
+def test_a_held_job_that_is_ready_too_is_put_aside_at_its_new_score(lab: Lab) -> None:
+    for n in range(3):
+        lab.put(f"f{n}", "film", score=n)
+    lab.claim()
+    lab.put("f1", "film", score=9)
+    assert lab.claim_ids(want=5, types={"film": 1}) == ["f0"]
+    assert lab.where("f1") == ["held:type:film"]
+    assert lab.claim_ids(want=5, types={"film": -1}) == ["f2", "f1"]
 
 
 def test_held_entries_without_a_job_are_cleared_away(lab: Lab) -> None:
@@ -547,3 +559,13 @@ def test_a_predecessors_jobs_are_not_touched_by_a_settled_batch(lab: Lab) -> Non
     assert lab.settle(order(mine)) == ["ok"]
     assert lab.job("B") == before
     assert running.CLAIM_MAX == 500
+
+
+def test_an_equal_number_leaves_out_what_another_worker_holds_under_the_same_fence(lab: Lab) -> None:
+    lab.put("X")
+    lab.claim("w1", number=7)
+    # After a fail-over that lost the first claim the second has fence 1 as well.
+    lab.raw.delete(lab.keys.job("X"), lab.keys.active)
+    lab.put("X")
+    assert lab.claim_one("w2").fence == 1
+    assert lab.claim_ids("w1", number=7) == []

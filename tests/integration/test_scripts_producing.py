@@ -89,6 +89,16 @@ def test_an_enqueue_makes_an_ended_hash_count_that_was_only_queued_again(lab: La
     assert lab.claim_one().attempts == 0
 
 
+def test_a_delayed_enqueue_of_such_a_hash_forgets_the_older_job(lab: Lab) -> None:
+    lab.end(lab.leased("X"), "dead")
+    lab.set("X", _due_at=1000)
+    lab.hset("X")
+    lab.enqueue(new(delay=100.0))
+    assert (lab.where("X"), lab.status("X"), lab.dead()) == (["scheduled"], "scheduled", [])
+    assert not {"finished_at", "_due_at", "attempts", "error", "_history"} & lab.job("X").keys()
+    assert lab.walk() == []
+
+
 def test_an_enqueue_that_was_cut_short_can_be_sent_again(lab: Lab) -> None:
     lab.raw.hset(lab.keys.job("X"), mapping={"status": "scheduled", "created_at": "1"})
     lab.enqueue(new(delay=100.0))
@@ -99,7 +109,8 @@ def test_an_id_that_waits_for_its_hash_runs_once(lab: Lab) -> None:
     lab.zadd("X")
     lab.claim()
     lab.enqueue(new())
-    lab.raw.zadd(lab.keys.missing, {"X": 1000})
+    assert lab.where("X") == ["ready"]
+    assert lab.raw.exists(lab.keys.missing) == 0
     lab.promote()
     assert lab.claim_ids() == ["X"]
     assert lab.where("X") == ["active"]

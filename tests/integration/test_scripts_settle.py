@@ -353,6 +353,10 @@ def test_the_dead_letters_are_newest_first_each_once_and_bounded(lab: Lab) -> No
     lab.put("C")
     lab.settle(order(lab.claim_one(), "dead"), dead_max=2)
     assert lab.dead() == ["C", "D"]
+    claimed = lab.leased("E")
+    lab.raw.rpush(lab.keys.dead, "E")
+    lab.settle(order(claimed, "dead"), dead_max=9)
+    assert lab.dead() == ["E", "C", "D"]
 
 
 def test_an_id_trimmed_from_the_dead_letters_that_lives_again_gets_no_ttl(lab: Lab) -> None:
@@ -391,12 +395,12 @@ def test_counters_are_conserved(lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", ["ready", "active", "scheduled", "dead"])
 def test_a_key_of_a_wrong_type_stops_a_settle_before_it_writes(lab: Lab, name: str) -> None:
-    claimed = lab.leased("X")
+    orders = [order(lab.leased(to), to) for to in ("retrying", "ready", "dead")]
     lab.raw.delete(getattr(lab.keys, name))
     lab.raw.set(getattr(lab.keys, name), "foreign")
     before = lab.snapshot()
     with pytest.raises(StoreError) as error:
-        lab.end(claimed, "dead")
+        lab.settle(*orders)
     assert error.value.fault is StoreFault.WRONGTYPE
     assert lab.snapshot() == before
 
@@ -447,7 +451,7 @@ def test_at_maxmemory_only_the_enqueue_is_refused(redis_server: RedisServer, lab
 
 
 def _all_but_enqueue_succeed(lab: Lab) -> None:
-    claimed = {name: lab.leased(name) for name in ("completed", "dead", "ready", "retrying", "scheduled", "lapse", "run")}
+    claimed = {name: lab.leased(name) for name in (*ALL_ENDS, "lapse", "run")}
     lab.enqueue(NewJob("due", 1, {"type": "mail"}, delay=1000))
     lab.make_due("due")
     lab.put("waiting", score=99)

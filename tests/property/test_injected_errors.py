@@ -81,9 +81,6 @@ class Scene:
         lab.enqueue(NewJob("due", 3, {"type": "mail"}, delay=1000), NewJob("early", 3, {"type": "mail"}, delay=1000))
         self.acknowledged |= {"due", "early"}
         lab.make_due("due")
-        self._put("early", score=2)
-        for n, (job_id, job_type) in enumerate((("first", "mail"), ("blocked", "film"), ("second", "song"))):
-            self._put(job_id, job_type, score=5 + n)
         lab.zadd("late", 1.5)
         lab.zadd("later", 1.6)
         self.acknowledged |= {"late", "later"}
@@ -92,6 +89,10 @@ class Scene:
         lab.hset("late")
         lab.hset("later")
         lab.zadd("later", 1.6)
+        # These no script has met yet: nothing but the ready set tells that they are acknowledged.
+        self._put("early", score=2)
+        for n, (job_id, job_type) in enumerate((("first", "mail"), ("blocked", "film"), ("second", "song"))):
+            self._put(job_id, job_type, score=5 + n)
 
 
 # The call of each script, in a scene where it has everything to do
@@ -224,7 +225,8 @@ def check(scene: Scene, ids: set[str]) -> None:
     before = set(ended(lab, ids))
     completed = run_to_the_end(lab)
     # Nothing waits any more, in no index.
-    left = {lab.keys.ready, lab.keys.active, lab.keys.scheduled, lab.keys.missing} | set(lab.raw.keys(f"{lab.keys.held}*"))
+    keys = lab.keys
+    left = {keys.ready, keys.active, keys.scheduled, keys.missing, *lab.raw.keys(f"{keys.held}*")}
     assert {key: lab.snapshot()[key] for key in left if lab.raw.exists(key)} == {}
     dead = lab.dead()
     jobs, ttls = jobs_of(lab, sorted(ids))
@@ -242,9 +244,7 @@ def check(scene: Scene, ids: set[str]) -> None:
 
 @pytest.mark.parametrize("sent_again", [False, True], ids=["died", "sent again"])
 @pytest.mark.parametrize("make", CALLS, ids=[make.__name__ for make in CALLS])
-def test_an_error_at_any_call_loses_nothing(
-    lab: Lab, make: Callable[[Scene], Call[Any]], sent_again: bool
-) -> None:
+def test_an_error_at_any_call_loses_nothing(lab: Lab, make: Callable[[Scene], Call[Any]], sent_again: bool) -> None:
     scene = Scene(lab)
     call = make(scene)
     scene.save()
@@ -256,7 +256,8 @@ def test_an_error_at_any_call_loses_nothing(
             lab.run(failing_at(call, number))
             failed = False
         except StoreError as error:
-            assert INJECTED in str(error), (number, error)
+            if INJECTED not in str(error):
+                raise
             failed = True
         ids = set(scene.acknowledged)
         if failed and sent_again:

@@ -36,7 +36,9 @@ async def assembled(
         guardian.close()
 
 
-async def enqueue(raw: redis.asyncio.Redis, keys: Keys, job_id: str, job_type: str, score: float = 10, **more: Any) -> None:
+async def enqueue(
+    raw: redis.asyncio.Redis, keys: Keys, job_id: str, job_type: str, score: float = 10, **more: Any
+) -> None:
     """Enqueue as a raw producer does."""
     await raw.hset(keys.job(job_id), mapping={"status": "queued", "type": job_type, **more})
     await raw.zadd(keys.ready, {job_id: score})

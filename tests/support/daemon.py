@@ -16,7 +16,7 @@ from tests.support.ledger import Ledger
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-_PRELUDE = '''
+_PRELUDE = """
 import asyncio, os, signal, sys, threading, time
 from pathlib import Path
 from jobqd import Fail, Handlers, Job, LeaseLost, Retry, Snooze, SyncJob
@@ -24,7 +24,7 @@ from tests.support.ledger import Ledger
 
 handlers = Handlers()
 ledger = Ledger(Path(__file__).parent)
-'''
+"""
 
 
 class Application:
@@ -101,6 +101,12 @@ class Daemon:
                 assert left > 0, f"no {event} {fields} within {timeout:g} s\n{self.log}"
                 assert not self._ended, f"it ended without {event} {fields}\n{self.log}"
                 self._changed.wait(left)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has closed its log, which it does when it ends."""
+        with self._changed:
+            return self._ended
 
     @property
     def log(self) -> str:

@@ -69,12 +69,13 @@ class Lab:
 
     def claim_call(
         self, worker: str = "w1", want: int = 10, *, number: int | None = None, types: Mapping[str, int] = MAIL,
-        lease: float = 15.0, max_age: float = 30 * DAY,
+        lease: float = 15.0, max_age: float = 30 * DAY, suspects: running.Suspects | None = None,
     ) -> Call[running.Claims]:  # fmt: skip
         if number is None:
             self.numbers[worker] += 1
             number = self.numbers[worker]
-        return running.claim(Seat(self.keys, worker, lease), number, want, max_age, types)
+        suspects = suspects or running.Suspects(crashes=0, room=-1)
+        return running.claim(Seat(self.keys, worker, lease), number, want, max_age, types, suspects)
 
     def claim(self, worker: str = "w1", want: int = 10, **options: Any) -> running.Claims:
         return self.run(self.claim_call(worker, want, **options))

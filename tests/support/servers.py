@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_server import RedisServer, binaries
+from tests.redis_server import VERSIONS, RedisServer, binaries
+
+NEWEST_ONLY = pytest.mark.parametrize(
+    "redis_server",
+    [max((version for version in VERSIONS if version in binaries()), default=VERSIONS[-1])],
+    indirect=True,
+)
+"""Marks a test that uses `redis_server` but shows nothing of Redis: one version is enough."""
 
 
 def newest_binary() -> Path:

@@ -88,6 +88,8 @@ def test_options_are_numbers_and_frozen() -> None:
         ("max_attempts", "3", "whole number, 1 or more"),
         ("concurrency", 1.5, "whole number, 1 or more"),
         ("concurrency", True, "whole number, 1 or more"),
+        ("process", "yes", "must be True or False"),
+        ("process", 1, "must be True or False"),
     ],
 )
 def test_a_bad_option_is_named(option: str, value: Any, words: str) -> None:
@@ -98,13 +100,21 @@ def test_a_bad_option_is_named(option: str, value: Any, words: str) -> None:
 
 
 def test_every_option_of_the_decorator_is_kept() -> None:
-    taken = set(inspect.signature(Handlers.job).parameters) - {"self", "job_type", "process"}
+    taken = set(inspect.signature(Handlers.job).parameters) - {"self", "job_type"}
     assert taken == {field.name for field in fields(HandlerOptions)}
 
 
-def test_processes_are_not_here_yet() -> None:
-    with pytest.raises(ConfigError, match='"parse": process=True is not in this version yet'):
-        Handlers().job("parse", process=True)
+def test_a_handler_may_ask_for_a_process_of_its_own() -> None:
+    handlers = Handlers()
+
+    @handlers.job("parse", process=True)
+    def parse() -> None: ...
+
+    @handlers.job
+    def other() -> None: ...
+
+    assert parse.options == HandlerOptions(process=True)
+    assert not other.options.process
 
 
 @pytest.mark.parametrize("job_type", ["", "two words", "a\nb", "x" * 129, 7, "tab\t"])

@@ -15,7 +15,7 @@ class Port:
 
     log = "a logger"
     max_attempts = 5
-    state = {"database": "open"}
+    state = "a database"
     ended = None
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ def test_a_handler_sees_the_facts_of_its_run() -> None:
     job = job_of(claimed("id", 7, type="film", attempts=2, source="in.mp4"))
     assert (job.id, job.type, job.attempt, job.max_attempts, job.fence) == ("id", "film", 3, 5, 7)
     assert job.fields["source"] == "in.mp4"
-    assert (job.log, job.state) == ("a logger", {"database": "open"})
+    assert (job.log, job.state) == ("a logger", "a database")
     with pytest.raises(TypeError):
         job.fields["source"] = "other"  # type: ignore[index]
 

@@ -21,7 +21,7 @@ def lock(directory: Path, instance: str = "default", target: str = TARGET) -> In
 
 
 def test_one_holder_at_a_time_and_the_error_names_the_remedy(tmp_path: Path) -> None:
-    with lock(tmp_path), pytest.raises(ConfigError, match="'default'.*--instance"):
+    with lock(tmp_path), pytest.raises(ConfigError, match=r"'default'.*--instance"):
         lock(tmp_path).acquire()
     with lock(tmp_path):
         pass
@@ -58,8 +58,8 @@ def test_after_a_clean_stop_there_is_nobody_to_remember(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"nonsense", b"[]", b'{"worker": 7}', b'{"worker": "w", "boot_id": "another boot"}', b"\xff\xfe", b"{" * 5000,
-        json.dumps({"worker": "", "boot_id": boot_id()}).encode(),
+        b"", b"nonsense", b"[]", b'{"worker": 7}', b'{"worker": "w", "boot_id": "another boot"}', b"\xff\xfe",
+        b"{" * 5000, json.dumps({"worker": "", "boot_id": boot_id()}).encode(),
     ],
 )  # fmt: skip
 def test_what_is_not_of_this_boot_or_not_readable_is_nobody(tmp_path: Path, content: bytes) -> None:
@@ -98,7 +98,7 @@ os.kill(os.getpid(), 9)
 
 def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="runtime_dir: .*file/run"):
+    with pytest.raises(ConfigError, match=r"runtime_dir: .*file/run"):
         lock(tmp_path / "file" / "run").acquire()
 
 

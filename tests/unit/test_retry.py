@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobqd.retry import MAX_LAPSES, backoff, decide, expired
-from jobqd.runs import Completed, Failed, Interrupted, Lapsed, Snoozed
+from jobqd.runs import Completed, Crashed, Failed, Interrupted, Lapsed, Snoozed
 from tests.support.parts import NOW, claimed, policy
 
 
@@ -98,6 +98,27 @@ def test_lapses_alone_end_after_ten() -> None:
     order = decide(claimed(crashes=MAX_LAPSES - 1), "w", Lapsed("its lease ran out"), policy(), half, "dead")
     assert (order.to, order.charge, order.guard) == ("dead", "crashes", "dead")
     assert order.error == "its lease ran out 10 times, last because its lease ran out"
+
+
+@pytest.mark.parametrize(("crashes", "delay"), [(0, 7.5), (1, 15.0)])
+def test_the_death_of_its_own_process_is_no_attempt_and_is_tried_again_with_backoff(crashes: int, delay: float) -> None:
+    order = decide(claimed(crashes=crashes, attempts=1), "w", Crashed("it died", "in f"), policy(), half)
+    assert (order.to, order.charge, order.delay, order.guard) == ("retrying", "crashes", delay, "run")
+    assert (order.error, order.error_type, order.traceback) == ("it died", "Crashed", "in f")
+    assert json.loads(order.history) == {"attempt": 2, "fence": 1, "error_type": "Crashed", "error": "it died"}
+
+
+@pytest.mark.parametrize(("max_crashes", "crashes", "to"), [(3, 1, "retrying"), (3, 2, "dead"), (2, 1, "dead"), (3, 9, "dead")])
+def test_the_death_of_its_own_process_convicts_a_suspect(max_crashes: int, crashes: int, to: str) -> None:
+    order = decide(claimed(crashes=crashes), "w", Crashed("it died"), policy(max_crashes=max_crashes), half)
+    assert (order.to, order.charge) == (to, "crashes")
+    if to == "dead":
+        assert (order.delay, order.ttl) == (0.0, 86400.0)
+
+
+def test_lapses_alone_never_convict_a_suspect_before_the_tenth() -> None:
+    order = decide(claimed(crashes=8), "w", Lapsed("its daemon died"), policy(max_crashes=2), half, "dead")
+    assert order.to == "retrying"
 
 
 def test_what_is_kept_of_an_error_is_bounded_and_never_empty() -> None:

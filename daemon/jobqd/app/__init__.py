@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+import random
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 import uvloop
 
 from jobqd.app.daemon import Daemon
-from jobqd.app.parts import target_of
+from jobqd.clock import SystemClock, World
 from jobqd.duties import startup
 from jobqd.duties.startup import Finding
 from jobqd.errors import EX_SOFTWARE, ConfigError, StartError, StoreError
 from jobqd.handlers import load_handlers
-from jobqd.logs import configure
+from jobqd.keys import Keys
+from jobqd.logs import LogSystem, configure
 from jobqd.settings import Loaded, Settings
-from jobqd.store import Link
+from jobqd.store import Target
+from jobqd.store.tracking import TrackedLink
 from jobqd.systemd import Notifier
 
 __all__ = ["Finding", "check", "run"]
@@ -33,9 +37,9 @@ def run(loaded: Loaded, *, burst: bool = False, environ: Mapping[str, str] = os.
         for warning in loaded.warnings:
             logs.logger.warning("config.warning", problem=warning)
         handlers = load_handlers(settings.handlers, settings.app_dir)
-        daemon = Daemon(settings, handlers, logs.logger, Notifier(environ), burst=burst)
+        daemon = Daemon(settings, handlers, _world(logs), Notifier(environ), burst=burst)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            stuck = runner.run(daemon.main())
+            stuck = _drive(runner.get_loop(), daemon.main(), logs.logger)
             if stuck:
                 # Threads cannot be stopped; their jobs were handed back, and waiting for them would hang the stop.
                 logs.close()
@@ -52,6 +56,30 @@ def run(loaded: Loaded, *, burst: bool = False, environ: Mapping[str, str] = os.
     return 0
 
 
+def _drive(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, bool], log: Any) -> bool:
+    """Run the daemon to its end, whatever the application's tasks do.
+
+    asyncio lets the SystemExit and KeyboardInterrupt of any task out of the loop; one that a handler started must not
+    end the daemon. Whoever awaits that task gets its exception all the same.
+    """
+    task = loop.create_task(main)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            log.exception("loop.exit_refused", problem=repr(error))
+
+
+def _world(logs: LogSystem) -> World:
+    def end() -> None:
+        logs.close()
+        os._exit(EX_SOFTWARE)
+
+    return World(SystemClock(), random.random, logs.logger, end)
+
+
 def check(loaded: Loaded) -> list[Finding]:
     """Import the handlers, reach Redis and judge it; returns what was found. Raises ConfigError for a bad URL."""
     return [_check_handlers(loaded.settings), *asyncio.run(_check_redis(loaded.settings))]
@@ -66,14 +94,18 @@ def _check_handlers(settings: Settings) -> Finding:
 
 
 async def _check_redis(settings: Settings) -> list[Finding]:
-    target = target_of(settings)
-    link = Link(target)
+    target = Target.of(settings)
+    keys = Keys(settings.key_prefix, settings.queue)
+    link = TrackedLink(target, keys.control, on_change=lambda: None, on_control=lambda _: None)
     try:
         await link.command("PING")
         info = await startup.redis_info(link)
+        able = [await startup.try_scripts(link, keys), startup.wakeup(link.refused)]
+        server = link.server
     except StoreError as error:
         return [Finding(False, "redis", f"{target.name}: {error}")]
     finally:
         await link.close()
-    answers = Finding(True, "redis", f"answers at {target.name}")
-    return [answers, *startup.judge(info, allow_eviction=settings.allow_eviction)]
+    where = target.name if server in target.name else f"{server}, {target.name}"
+    answers = Finding(True, "redis", f"answers at {where}")
+    return [answers, *startup.judge(info, allow_eviction=settings.allow_eviction), *able]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import secrets
 import signal
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from jobqd import __version__
 from jobqd.app.parts import Parts, target_of
-from jobqd.clock import Clock, SystemClock, World
+from jobqd.clock import World
 from jobqd.duties import startup
 from jobqd.errors import ConfigError, StartError, StoreError
 from jobqd.guardian import Guardian
@@ -34,15 +33,15 @@ class Daemon:
     """Starts the parts, waits for a signal, stops the parts."""
 
     def __init__(
-        self, settings: Settings, handlers: Handlers, log: Any, notifier: Notifier, *,
-        burst: bool = False, clock: Clock | None = None,
-    ) -> None:  # fmt: skip
+        self, settings: Settings, handlers: Handlers, world: World, notifier: Notifier, *, burst: bool = False
+    ) -> None:
         self._settings = settings
         self._handlers = handlers
-        self._log = log
+        self._world = world
+        self._log = world.log
         self._notifier = notifier
         self._burst = burst
-        self._clock = clock or SystemClock()
+        self._clock = world.clock
         self._target = target_of(settings)
         keys = Keys(settings.key_prefix, settings.queue)
         self._seat = Seat(keys, secrets.token_hex(8), settings.lease)
@@ -63,8 +62,7 @@ class Daemon:
             guardian = Guardian()
             stack.callback(guardian.close)
             await self._start_embedded(stack, guardian)
-            world = World(self._clock, random.random, self._log)
-            parts = Parts(settings, self._handlers, self._target, self._seat, world, guardian)
+            parts = Parts(settings, self._handlers, self._target, self._seat, self._world, guardian)
             stack.push_async_callback(parts.close)
             stuck = False
             if await self._reach_redis(parts) and await self._take_back(parts, lock):
@@ -78,6 +76,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        # A terminal that was closed: stop in order, and wait for running jobs however often it is sent.
+        loop.add_signal_handler(signal.SIGHUP, self._stop.set)
 
     def _on_signal(self) -> None:
         """The first signal asks for a stop; a second one does not wait for running jobs."""
@@ -175,6 +175,7 @@ class Daemon:
         tasks.create_task(supervisor.periodic("promote", parts.promoter))
         tasks.create_task(supervisor.periodic("recover", parts.recoverer))
         tasks.create_task(supervisor.periodic("walk", parts.walker))
+        tasks.create_task(supervisor.periodic("memory", parts.memory))
         tasks.create_task(supervisor.periodic("status", parts.status_line(self._notifier)))
         tasks.create_task(supervisor.on_demand("progress", parts.progress))
         tasks.create_task(parts.wakeup.run(self._stop))
@@ -208,6 +209,8 @@ class Daemon:
         """Take this daemon off the list of those that run."""
         parts.heartbeat.stop()
         keys, worker = self._seat.keys, self._seat.worker
+        if parts.outage.away_since is not None:
+            return
         try:
             await parts.link.command("DEL", keys.daemon(worker), keys.claim(worker))
             await parts.link.command("ZREM", keys.daemons, worker)

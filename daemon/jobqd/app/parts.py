@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+from jobqd.children import Children
 from jobqd.claimer import Claimer
 from jobqd.clock import World
 from jobqd.context import Services
 from jobqd.duties.burst import Burst
+from jobqd.duties.checkpoint import CheckpointWriter
+from jobqd.duties.memory import MemoryWatch
 from jobqd.duties.outage import Outage
 from jobqd.duties.progress import ProgressWriter
 from jobqd.duties.promote import Promoter
@@ -16,6 +20,7 @@ from jobqd.duties.recover import Recoverer
 from jobqd.duties.report import Reporter
 from jobqd.duties.settle import Pending, Settler
 from jobqd.duties.status import Presence, StatusLine
+from jobqd.duties.surrender import Surrender
 from jobqd.duties.walk import Walker
 from jobqd.executor import Executor
 from jobqd.guardian import Guardian
@@ -23,6 +28,7 @@ from jobqd.handlers import Handlers
 from jobqd.heartbeat import Heartbeat
 from jobqd.keys import Seat
 from jobqd.logs import RunLog
+from jobqd.loopwatch import LoopWatch
 from jobqd.policy import Policies
 from jobqd.pool import Pool
 from jobqd.runs import Ending, Runs
@@ -36,13 +42,7 @@ from jobqd.wakeup import Wakeup
 
 def target_of(settings: Settings) -> Target:
     """Return where Redis is, by the settings. Raises ConfigError."""
-    password = settings.redis_password
-    return Target(
-        settings.redis_url,
-        username=settings.redis_username,
-        password=None if password is None else password.get_secret_value(),
-        tls_ca=None if settings.tls_ca is None else str(settings.tls_ca),
-    )
+    return Target.of(settings)
 
 
 class Parts:
@@ -51,6 +51,9 @@ class Parts:
     def __init__(
         self, settings: Settings, handlers: Handlers, target: Target, seat: Seat, world: World, guardian: Guardian
     ) -> None:
+        # A broken producer causes lines without end: those about single jobs are kept to a rate.
+        run_log = RunLog(world.log, world.clock)
+        world = replace(world, log=run_log)
         self._settings, self._handlers, self._world = settings, handlers, world
         self._target, self._seat = target, seat
         self.guardian = guardian
@@ -63,7 +66,7 @@ class Parts:
         self.ledger = Ledger(
             self.settle_link, seat.keys, dead_max=settings.dead_max, trimmed_ttl=settings.job_ttl
         )
-        self.reporter = Reporter(world.log, RunLog(world.log, world.clock), handlers)
+        self.reporter = Reporter(run_log, run_log, handlers)
         self.settler = Settler(
             self.ledger, seat.worker, self.runs, self.outage, world, on_settled=self._settled
         )
@@ -72,14 +75,16 @@ class Parts:
         self.pool = self._pool()
         self.wakeup = Wakeup(target, seat.keys, world, on_wake=self._wake, on_cancel=self._cancelled)
         self.claimer = Claimer(
-            seat, self.pool, self.settler, self.wakeup, self.outage, world, max_age=settings.max_age
-        )
+            seat, self.pool, self.settler, self.wakeup, self.outage, world,
+            max_age=settings.max_age, max_crashes=settings.max_crashes, max_payload=settings.max_payload,
+        )  # fmt: skip
         self.heartbeat = self._heartbeat()
         self.recoverer = self._recoverer()
         self.promoter = Promoter(self.link, seat.keys, world.log)
         self.walker = Walker(
             self.link, seat.keys, world.log, max_age=settings.max_age, job_ttl=settings.job_ttl
         )
+        self.memory = MemoryWatch(self.link, self.ledger, world.log)
         self.supervisor = Supervisor(self.settler, self.outage, world.clock, on_unstuck=self._unstuck)
 
     def status_line(self, notifier: Notifier) -> StatusLine:
@@ -111,15 +116,19 @@ class Parts:
         await self.link.close()
 
     def _services(self) -> Services:
+        settings = self._settings
         return Services(
-            link=self.link,
-            seat=self._seat,
             handlers=self._handlers,
             progress=self.progress,
+            checkpoints=CheckpointWriter(self.link, self._seat, self._world.clock),
             guardian=self.guardian,
             world=self._world,
-            threads=ThreadPoolExecutor(self._settings.concurrency, "jobqd-job"),
-            max_result=self._settings.max_result,
+            threads=ThreadPoolExecutor(settings.concurrency, "jobqd-job"),
+            max_result=settings.max_result,
+            children=Children(
+                self.guardian, settings.handlers, settings.app_dir,
+                max_result=settings.max_result, log_level=settings.log_level,
+            ),
         )
 
     def _pool(self) -> Pool:
@@ -141,9 +150,21 @@ class Parts:
             self.runs,
             self.outage,
             self._world,
+            watch=self._loop_watch(),
             describe=self._described,
             on_lost=self._lost,
         )
+
+    def _loop_watch(self) -> LoopWatch:
+        surrender = Surrender(
+            SyncLink(self._target),
+            self.ledger,
+            self._seat.worker,
+            self.runs,
+            self._world,
+            owed=self.settler.owed,
+        )
+        return LoopWatch(self.runs, self._world, limit=self._settings.block_limit, give_up=surrender)
 
     def _recoverer(self) -> Recoverer:
         return Recoverer(

@@ -66,6 +66,8 @@ def held_words(job: JobInfo) -> str:
         return ""
     if job.held.startswith("type:"):
         return f"waits for a daemon with room for {line(job.held[5:])}"
+    if job.held == "suspect":
+        return "waits for room to run in a process of its own, because it crashed before"
     return f"held: {line(job.held)}"
 
 

@@ -62,7 +62,7 @@ def open_queue(site: Site) -> Iterator[SyncQueue]:
 
 def explain(error: StoreError, loaded: Loaded) -> NoReturn:
     """Raise Trouble that tells what a failed Redis command means, and what to do."""
-    where = Target(loaded.settings.redis_url).name
+    where = Target.of(loaded.settings).name
     origin = f"redis_url is set by {loaded.sources['redis_url']}"
     if loaded.sources["redis_url"] == "default":
         origin = "redis_url is not set, so this is the default; set JOBQD_REDIS_URL or redis_url in jobqd.toml"
@@ -71,6 +71,8 @@ def explain(error: StoreError, loaded: Loaded) -> NoReturn:
     if error.fault is StoreFault.DENIED:
         remedy = "check redis_username and redis_password"
         raise Trouble(f"Redis at {where} refuses us: {error}\n      {remedy}; {origin}", EX_CONFIG) from None
+    if error.fault is StoreFault.TLS:
+        raise Trouble(f"no trusted connection to Redis at {where}: {error}\n      {origin}", EX_CONFIG) from None
     if error.fault is StoreFault.WRONGTYPE:
         remedy = "choose another key_prefix or queue, or remove that key"
         raise Trouble(f"a key of the queue holds something else: {error}\n      {remedy}", EX_CONFIG) from None

@@ -95,7 +95,7 @@ def _until_news(until: float, clock: Clock) -> Procedure[None]:
 
 
 def _passing(error: StoreError) -> bool:
-    return error.transient and error.fault is not StoreFault.DENIED
+    return error.transient and error.fault not in (StoreFault.DENIED, StoreFault.TLS)
 
 
 def _timed_out(job_id: str, timeout: float, state: str, trouble: StoreError | None) -> ResultTimeout:

@@ -68,7 +68,7 @@ class Queue:
 
         Raises ConfigError.
         """
-        target = Target(url, username=username, password=password, tls_ca=tls_ca)
+        target = Target(url, username=username, password=password, tls_ca=tls_ca, prefix=key_prefix)
         return cls(source(target, Keys(key_prefix, queue), limits or Limits(), retry_for))
 
     async def __aenter__(self) -> Self:

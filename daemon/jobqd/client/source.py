@@ -48,15 +48,8 @@ def source(target: Target, keys: Keys, limits: Limits, retry_for: float | str) -
 
 def source_of(settings: Settings, retry_for: float | str) -> Source:
     """Return the source that settings describe. Raises ConfigError."""
-    password = settings.redis_password
-    target = Target(
-        settings.redis_url,
-        username=settings.redis_username,
-        password=None if password is None else password.get_secret_value(),
-        tls_ca=None if settings.tls_ca is None else str(settings.tls_ca),
-    )
     limits = Limits(settings.max_payload, settings.max_ready, settings.job_ttl)
-    return source(target, Keys(settings.key_prefix, settings.queue), limits, retry_for)
+    return source(Target.of(settings), Keys(settings.key_prefix, settings.queue), limits, retry_for)
 
 
 def settings_of(environ: Mapping[str, str]) -> Settings:

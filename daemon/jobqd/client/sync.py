@@ -62,7 +62,7 @@ class SyncQueue:
         retry_for: float | str = RETRY_FOR,
     ) -> Self:
         """Use a Redis URL, as `Queue.from_url`. Raises ConfigError."""
-        target = Target(url, username=username, password=password, tls_ca=tls_ca)
+        target = Target(url, username=username, password=password, tls_ca=tls_ca, prefix=key_prefix)
         return cls(source(target, Keys(key_prefix, queue), limits or Limits(), retry_for))
 
     def __enter__(self) -> Self:

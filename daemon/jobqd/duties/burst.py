@@ -41,6 +41,7 @@ class Burst:
             ["ZCARD", keys.active],
             ["ZCOUNT", keys.scheduled, "-inf", int(seconds) + self._horizon],
             ["ZCARD", keys.held_for("missing")],
+            ["ZCARD", keys.held_for("suspect")],
         ]
         commands += [["ZCARD", keys.held_for(f"type:{name}")] for name in self._types]
         counts: list[Any] = await self._link.pipeline(commands)

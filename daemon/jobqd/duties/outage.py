@@ -6,19 +6,10 @@ import threading
 
 from jobqd.clock import World
 from jobqd.errors import StoreError, StoreFault
+from jobqd.store.faults import REACTIONS
 
-_FIRST_DELAY, _MAX_DELAY = 0.05, 2.0
+_FIRST_DELAY = 0.05
 _REMIND_EVERY = 60.0
-_SENTENCES = {
-    StoreFault.DOWN: "Redis does not answer",
-    StoreFault.BUSY: "Redis is busy with a script or a fail-over",
-    StoreFault.READONLY: "this Redis is not the master",
-    StoreFault.FULL: "Redis is at its memory limit",
-    StoreFault.DISK: "Redis refuses writes: it cannot persist, or has too few replicas",
-    StoreFault.DENIED: "Redis refuses us: check the password and the ACL",
-    StoreFault.WRONGTYPE: "a key of the queue holds something else: check key_prefix and queue",
-    StoreFault.OTHER: "Redis answered with an error that jobqd does not know",
-}
 
 
 class Outage:
@@ -32,6 +23,7 @@ class Outage:
         self._failures: dict[str, int] = {}
         self._since: float | None = None
         self._reminded = 0.0
+        self._told: set[StoreFault] = set()
 
     @property
     def away_since(self) -> float | None:
@@ -41,15 +33,16 @@ class Outage:
     def failed(self, part: str, error: StoreError) -> float:
         """Take note of a failure; returns the seconds to wait before the next try.
 
-        The first failure is tried again at once, since a dropped connection is nothing to speak of.
+        A dropped connection is nothing to speak of: its first failure is tried again at once.
         """
+        reaction = REACTIONS[error.fault]
         with self._lock:
             failures = self._failures[part] = self._failures.get(part, 0) + 1
             if failures > 1:
                 self._tell(part, error)
-        if failures == 1 and error.transient:
+        if failures == 1 and reaction.at_once:
             return 0.0
-        ceiling = min(_MAX_DELAY, _FIRST_DELAY * 2.0 ** min(failures - 1, 20))
+        ceiling = min(reaction.longest_pause, _FIRST_DELAY * 2.0 ** min(failures - 1, 20))
         return ceiling / 2 + self._random() * ceiling / 2
 
     def succeeded(self, part: str) -> None:
@@ -60,15 +53,17 @@ class Outage:
             self._failures.pop(part, None)
             if self._since is not None and not self._failures:
                 seconds, self._since = self._clock.monotonic() - self._since, None
+                self._told.clear()
                 self._log.info("redis.back", away=seconds)
 
     def _tell(self, part: str, error: StoreError) -> None:
         now = self._clock.monotonic()
         if self._since is None:
             self._since = now
-        elif now - self._reminded < _REMIND_EVERY:
+        elif error.fault in self._told and now - self._reminded < _REMIND_EVERY:
             return
         self._reminded = now
+        self._told.add(error.fault)
         self._log.warning(
-            "redis.away", problem=_SENTENCES[error.fault], error=str(error), part=part, fault=str(error.fault),
+            "redis.away", problem=REACTIONS[error.fault].meaning, error=str(error), part=part, fault=str(error.fault),
         )  # fmt: skip

@@ -57,7 +57,8 @@ class Recoverer:
             taken += recovered
             # What was taken back left the set: only what stayed is passed over.
             offset += found.stay - recovered
-            if not found.stay:
+            # A page of nothing but leftovers, which were dropped, is not the end.
+            if offset >= int(await self._link.command("ZCARD", self._keys.active)):
                 return taken
 
     async def _settle(self, lapses: list[running.Lapse], guard: str, reason: str) -> int:

@@ -113,6 +113,10 @@ class Settler:
         self._wake.clear()
         self._idle.set()
 
+    def owed(self) -> list[tuple[Run, Settlement]]:
+        """Return what Redis does not know yet; for another thread, while the loop stands still."""
+        return [(pending.run, pending.order) for pending in self._waiting]
+
     def abandon(self, report: Callable[[Pending], Any]) -> None:
         """Give up on what Redis could not take before the stop, reported one by one."""
         while self._waiting:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from jobqd.clock import Clock
 from jobqd.duties.outage import Outage
 from jobqd.errors import ConfigError, StoreError, StoreFault
-from jobqd.keys import Keys
-from jobqd.store import Link
+from jobqd.keys import Keys, Seat
+from jobqd.store import Link, running
 
 _OLDEST = (6, 2)
 
@@ -99,6 +99,24 @@ def _persistence(info: Mapping[str, str]) -> Finding:
             None, "persistence", "appendonly is off: a crash of Redis loses the jobs since its last snapshot"
         )
     return Finding(True, "persistence", "append-only file on")
+
+
+async def try_scripts(link: Link, keys: Keys) -> Finding:
+    """Run a script that changes nothing: a renewal of no lease, by nobody. Raises StoreError if Redis is away."""
+    try:
+        await link.run(running.beat(Seat(keys, "check", 0.0), {}, []))
+    except StoreError as error:
+        if error.fault in (StoreFault.DOWN, StoreFault.TLS):
+            raise
+        return Finding(False, "scripts", f"the daemon's scripts cannot run: {error}")
+    return Finding(True, "scripts", "EVALSHA and EVAL are allowed")
+
+
+def wakeup(refused: str | None) -> Finding:
+    """Return how the daemon will hear of new jobs; `refused` is why the server does not tell."""
+    if refused is None:
+        return Finding(True, "wake-up", "by CLIENT TRACKING: a new job is heard of at once")
+    return Finding(None, "wake-up", f"by polling, four times a second, since CLIENT TRACKING is refused: {refused}")
 
 
 async def claim_prefix(link: Link, keys: Keys) -> None:

@@ -22,6 +22,8 @@ class HandlerOptions:
     job_ttl: float | None = None
     drain_timeout: float | None = None
     stall_timeout: float | None = None
+    process: bool = False
+    """Whether each run has a process of its own."""
 
 
 class OptionReader:
@@ -50,6 +52,12 @@ class OptionReader:
         if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
             return value
         raise self._error(option, value, "must be a whole number, 1 or more")
+
+    def switch(self, option: str, value: bool) -> bool:
+        """Return whether something is wanted."""
+        if isinstance(value, bool):
+            return value
+        raise self._error(option, value, "must be True or False")
 
     def _error(self, option: str, value: object, why: str) -> ConfigError:
         return ConfigError(f"handler {shown(self._type)}: {option}={shown(value)} {why}")

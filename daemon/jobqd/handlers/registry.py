@@ -125,17 +125,13 @@ class Handlers:
         """Register the decorated function as the handler of a job type; without a type, its name is the type.
 
         Times are seconds or texts such as "2h". `concurrency` caps this type's runs in one daemon;
-        `stall_timeout` ends a run that reports no progress for so long. Settings and the job's own fields win
-        over these. Raises ConfigError for a value or a function that cannot be used, or a type already taken.
+        `stall_timeout` ends a run that reports no progress for so long; `process` gives each run a process of
+        its own. Settings and the job's own fields win over these. Raises ConfigError for a value or a function
+        that cannot be used, or a type already taken.
         """
         scope = _scope(sys._getframe(1))
         if callable(job_type):
             return self._register(None, job_type, HandlerOptions(), scope)
-        if process:
-            raise ConfigError(
-                f"handler {shown(job_type)}: process=True is not in this version yet: remove it, and run "
-                "external programs with job.exec, or write a plain def, which runs in a thread"
-            )
         read = OptionReader("without a type" if job_type is None else check_type(job_type))
         options = HandlerOptions(
             timeout=read.seconds("timeout", timeout),
@@ -146,6 +142,7 @@ class Handlers:
             job_ttl=read.seconds("job_ttl", job_ttl),
             drain_timeout=read.seconds("drain_timeout", drain_timeout, zero=True),
             stall_timeout=read.seconds("stall_timeout", stall_timeout),
+            process=read.switch("process", process),
         )
         return partial(self._register, job_type, options=options, scope=scope)
 

@@ -9,10 +9,12 @@ import structlog
 
 from jobqd.logs.output import Output
 from jobqd.logs.record import LEVEL_NAMES, Record, find_caller, format_exception
-from jobqd.logs.text import safe_repr, shown
+from jobqd.logs.text import cut, safe_repr, shown
 
 MESSAGE_LIMIT = 4 * 2**20
 """Longest event text, in characters: a job's own line of a megabyte survives."""
+SUBJECT_LIMIT = 300
+"""Longest id or type of a job that is shown whole: our clients take 256 characters, a raw producer any number."""
 
 
 class Logger(structlog.BoundLoggerBase):
@@ -85,6 +87,9 @@ class Logger(structlog.BoundLoggerBase):
         for processor in self._processors:
             named = processor(self._logger, LEVEL_NAMES.get(level, "info"), named)  # type: ignore[assignment]
         text = shown(named.pop("event", ""), MESSAGE_LIMIT)
+        for name in ("job_id", "job_type"):
+            if len(value := named.get(name) or "") > SUBJECT_LIMIT and type(value) is str:
+                named[name] = cut(value, SUBJECT_LIMIT)
         exception = format_exception(named.pop("exc_info", None)) if "exc_info" in named else ""
         if not exception and isinstance(named.get("traceback"), str):
             exception = named.pop("traceback").rstrip()

@@ -1,4 +1,4 @@
-"""The line that each run ends with, kept to a rate that a log can bear."""
+"""What is said of single jobs, kept to a rate that a log can bear."""
 
 from __future__ import annotations
 
@@ -9,26 +9,76 @@ from jobqd.clock import Clock
 from jobqd.logs.logger import Logger
 
 
-class RunLog:
-    """Info lines of ended runs, at most `limit_per_second`; what is left out is counted and told each second.
+SAMPLED = frozenset({
+    "job.cancelled", "job.dead", "job.dropped", "job.expired", "job.lost", "job.persisted", "job.recovered",
+    "job.refused", "job.released", "job.restored", "job.retrying", "job.snoozed", "job.ttl", "job.unacknowledged",
+})  # fmt: skip
+"""Lines of which a broken producer can cause any number; what they tell is in Redis too."""
 
-    Callers ask before they build the fields::
+
+class RunLog:
+    """The log for the daemon's parts. Lines of ended runs come to at most `limit_per_second`, of trouble with jobs
+    (SAMPLED) to `trouble_per_second`; what is left out is counted and told each second.
+
+    Of the many lines of completed runs, callers ask before they build the fields::
 
         if runs.admit():
             runs.ended("job.completed", job_id=..., duration=...)
 
-    Warnings, errors and what jobs log themselves do not come through here. For the event loop's thread only.
+    All else passes: what is said of the daemon, from any thread, and what jobs log themselves (see `bind`).
     """
 
-    __slots__ = ("_clock", "_left", "_limit", "_logger", "_suppressed", "_window_end")
+    __slots__ = ("_clock", "_left", "_limit", "_logger", "_suppressed", "_trouble", "_trouble_left", "_window_end")
 
-    def __init__(self, logger: Logger, clock: Clock, limit_per_second: int = 200) -> None:
+    def __init__(
+        self, logger: Logger, clock: Clock, limit_per_second: int = 200, trouble_per_second: int = 100
+    ) -> None:
         self._logger = logger
         self._clock = clock
         self._limit = limit_per_second
         self._left = limit_per_second
+        self._trouble = trouble_per_second
+        self._trouble_left = trouble_per_second
         self._suppressed = 0
         self._window_end = clock.monotonic() + 1.0
+
+    def bind(self, **fields: Any) -> Any:
+        """Return a logger with these fields, for a job's own lines: those are the application's, so none is left out."""
+        return self._logger.bind(**fields)
+
+    def is_enabled_for(self, level: int) -> bool:
+        """Whether a record of this level would be written."""
+        return self._logger.is_enabled_for(level)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Log for those who look for a cause."""
+        self._logger.debug(event, **fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log what is as it should be."""
+        if self._admit_trouble(event):
+            self._logger.info(event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log what a person should look at some time."""
+        if self._admit_trouble(event):
+            self._logger.warning(event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Log what failed."""
+        if self._admit_trouble(event):
+            self._logger.error(event, **fields)
+
+    def _admit_trouble(self, event: str) -> bool:
+        if event not in SAMPLED:
+            return True
+        if self._clock.monotonic() >= self._window_end:
+            self.tick()
+        if self._trouble_left > 0:
+            self._trouble_left -= 1
+            return True
+        self._suppressed += 1
+        return False
 
     def admit(self) -> bool:
         """Whether to write the line of the run that ended now; true uses up one line of this second."""
@@ -53,6 +103,7 @@ class RunLog:
             return
         self._window_end = now + 1.0
         self._left = self._limit
+        self._trouble_left = self._trouble
         self.flush()
 
     def flush(self) -> None:

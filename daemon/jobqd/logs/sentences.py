@@ -82,8 +82,9 @@ SENTENCES = {
     "job.persisted": Sentence("waited with a TTL left from an earlier run; removed"),
     "job.ttl": Sentence("had ended without a TTL; set"),
     "job.ignores_cancel": Sentence("does not end although it was told to[: {ending}]; told again"),
+    "job.printed": Sentence("printed: {line}"),
     "job.not_recorded": Sentence("ended[ as {outcome}], but Redis did not take the outcome"),
-    "job.lines_suppressed": Sentence("{count} more runs ended; their lines were left out"),
+    "job.lines_suppressed": Sentence("{count} more lines about single jobs were left out"),
     "daemon.starting": Sentence("jobqd[ {version}] starts"),
     "daemon.ready": Sentence("ready[: {concurrency} workers][ on {queue}]", "started in {duration}"),
     "daemon.took_back": Sentence("took {count} jobs back from the daemon that died before this one"),
@@ -96,11 +97,17 @@ SENTENCES = {
     "daemon.stopped": Sentence("stopped", "after {duration}"),
     "redis.away": Sentence("{problem}[: {error}]; running jobs go on"),
     "redis.back": Sentence("Redis is back[ after {away}]", "away {duration}"),
+    "redis.memory_tight": Sentence(
+        "Redis uses {size} of {limit_bytes} (maxmemory): completed jobs are kept for {interval} only"
+    ),
+    "redis.memory_relaxed": Sentence("Redis has memory again[, {size} of {limit_bytes} used]: job_ttl counts again"),
     "redis.warning": Sentence("Redis: {problem}"),
     "config.warning": Sentence("{problem}"),
     "wakeup.polling": Sentence("Redis refuses CLIENT TRACKING, so jobs are looked for every {interval}", "{error}"),
     "hook.failed": Sentence("the on_dead hook {hook} failed"),
     "loop.blocked": Sentence("event loop blocked[ for {duration}]: a handler calls something that waits"),
+    "loop.exit_refused": Sentence("a task of a handler raised {problem}; the daemon goes on"),
+    "loop.gave_up": Sentence("gives up: {reason}; {count} jobs were handed over", "{error}"),
     "loop.unblocked": Sentence("event loop runs again after {duration}"),
     "log.dropped": Sentence("{count} log lines were dropped: the reader of the log was too slow"),
 }

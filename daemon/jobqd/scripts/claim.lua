@@ -3,10 +3,13 @@
 -- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  6 dead  7 finished  8 counters  9 claim record of this worker
 -- ARGV  1 job key prefix  2 progress channel prefix  3 worker  4 claim number  5 want (1..500)  6 lease (s)
 --       7 most ids put aside in one call  8 record's TTL (ms)  9 max_age (s)
+--       10 crashes from which on a job is a suspect  11 how many more suspects may run here (-1: no cap)
+--       12 max_payload: most bytes of a job's own and its producer's fields (-1: no limit)
 --       then pairs: type, how many more of it may run here (-1: no cap). A type not named has no handler here.
--- RETURNS  {now, more, {{id, fence, score, reborn, {field, value, ...}}, ...}, {id, reason, ...}}
---       more: 1 when the head was full of jobs put aside; call again. reborn: 1 for a new enqueue of an ended id: the
---       caller forgets the fields of the old one. The last list names ready entries that were dropped, and why.
+-- RETURNS  {now, more, {{id, fence, score, reborn, {field, value, ...}, too_large}, ...}, {id, reason, ...}}
+--       more: 1 when the head was full of jobs put aside, or of large ones; call again. reborn: 1 for a new enqueue of an
+--       ended id: the caller forgets the fields of the old one. too_large: 0, or how many bytes beyond max_payload it
+--       holds; then its large fields stay behind. The last list names ready entries that were dropped, and why.
 --
 -- Sending it again with the same number gives the same leases; an older number gives none (a late copy of a request).
 
@@ -15,8 +18,13 @@ local counters, record = KEYS[8], KEYS[9]
 local job_prefix, channel_prefix, worker = ARGV[1], ARGV[2], ARGV[3]
 local number, want, lease = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local aside_max, record_ttl, max_age = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
+local suspicion, suspect_room, max_payload = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 
 local TERMINAL = {completed = true, failed = true, cancelled = true}
+-- What runs leave behind does not count as their arguments.
+local OUTPUT = {result = true, error = true, error_type = true, traceback = true, checkpoint = true, _history = true}
+-- The reply's bytes: beyond them the rest is for the next claim. A type is at most 128 characters.
+local REPLY_BYTES, TYPE_BYTES, SMALL = 8388608, 512, 1000
 
 local function integer(text)
   if text and #text <= 15 and string.find(text, '^%d+$') then return tonumber(text) end
@@ -40,9 +48,29 @@ local until_text = string.format('%.6f', now + lease)
 local function hash(id)
   local flat = redis.pcall('HGETALL', job_prefix .. id)
   if foreign(flat) then return nil, nil, 'not a hash' end
-  local fields = {}
-  for i = 1, #flat, 2 do fields[flat[i]] = flat[i + 1] end
-  return flat, fields
+  local fields, bytes = {}, 0
+  for i = 1, #flat, 2 do
+    fields[flat[i]] = flat[i + 1]
+    bytes = bytes + #flat[i] + #flat[i + 1]
+  end
+  return flat, fields, nil, bytes
+end
+
+-- A claimed job as it is handed out; of one that is too large, what the daemon needs to bury it.
+local function handed(id, fence, score, reborn, flat, bytes)
+  local own, small = 0, {}
+  if max_payload >= 0 and bytes > max_payload then
+    for i = 1, #flat, 2 do
+      local size = #flat[i] + #flat[i + 1]
+      if not OUTPUT[flat[i]] then own = own + size end
+      if size <= SMALL and #small < 100 then
+        small[#small + 1] = flat[i]
+        small[#small + 1] = flat[i + 1]
+      end
+    end
+  end
+  if own <= max_payload or max_payload < 0 then return {id, fence, score, reborn, flat, 0}, bytes end
+  return {id, fence, score, reborn, small, own}, SMALL
 end
 
 -- 1. Has this very claim been made before?
@@ -55,10 +83,10 @@ if type(last) == 'string' then
     if number == saved[1] then
       for i = 2, #saved, 3 do
         local id, fence, score = saved[i], saved[i + 1], saved[i + 2]
-        local flat, fields = hash(id)
+        local flat, fields, _, bytes = hash(id)
         if flat and fields.worker == worker and integer(fields.fence) == fence and redis.call('ZSCORE', active, id) then
           redis.call('ZADD', active, 'XX', until_text, id)
-          again[#again + 1] = {id, fence, score, 0, flat}
+          again[#again + 1] = handed(id, fence, score, 0, flat, bytes)
         end
       end
     end
@@ -69,7 +97,7 @@ end
 
 -- 2. Read: the lowest scores among ready and the held sets of the types that may run.
 local allowance = {}
-for i = 10, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for i = 13, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
 local chunk = math.max(want, 16)
 local sources, has_missing = {{key = ready, offset = 0, at = 1, items = {}, drop = {}}}, false
@@ -78,7 +106,7 @@ for _, reason in ipairs(redis.call('SMEMBERS', held)) do
   local job_type = string.match(reason, '^type:(.*)$')
   if reason == 'missing' then
     has_missing = true
-  elseif job_type and allowance[job_type] and allowance[job_type] ~= 0 then
+  elseif (reason == 'suspect' and suspect_room ~= 0) or job_type and allowance[job_type] and allowance[job_type] ~= 0 then
     sources[#sources + 1] = {key = held .. ':' .. reason, reason = reason, offset = 0, at = 1, items = {}, drop = {}}
   end
 end
@@ -116,7 +144,7 @@ local function most_urgent()
 end
 
 local taken, taken_by_id, aside, absent, running = {}, {}, {}, {}, {}
-local unready, seen, reports, asides = {}, {}, {}, {}
+local unready, seen, reports, asides, reply_bytes = {}, {}, {}, {}, 0
 
 local function drop(id, reason)
   unready[#unready + 1] = id
@@ -127,7 +155,9 @@ local function drop(id, reason)
 end
 
 local function consider(source, id, score, leased)
-  local flat, fields, bad = hash(id)
+  -- Every script removes the empty id from `active` as its first write, so such a job could hold no lease.
+  if id == '' then return drop(id, 'empty id') end
+  local flat, fields, bad, bytes = hash(id)
   if bad then return drop(id, bad) end
   if #flat == 0 then
     if source.reason then drop(id, 'no hash') else absent[#absent + 1] = {id = id, score = score} end
@@ -143,11 +173,19 @@ local function consider(source, id, score, leased)
   local expired = due and now - due > max_age
   local job_type = fields.type or ''
   local allowed = allowance[job_type]
-  if job_type == '' or expired then allowed = -1 end
+  -- A type that no handler can have would wait until max_age.
+  if job_type == '' or #job_type > TYPE_BYTES or string.find(job_type, '[%c ]') or expired then allowed = -1 end
+  local suspect = suspect_room >= 0 and not (reborn or expired) and integer(fields.crashes) >= suspicion
+  local reason
   if not allowed or allowed == 0 then
-    local reason = 'type:' .. job_type
+    reason = 'type:' .. job_type
+  elseif suspect and suspect_room == 0 then
+    reason = 'suspect'
+  end
+  if reason then
     if source.reason == reason then
-      source.done, source.items = true, {}
+      -- It may be ready too: there it is to be met again.
+      source.done, source.items, seen[id] = true, {}, nil
     else
       -- An entry whose job has another type by now moves on, or it would bar the way of those behind it.
       if source.reason then source.drop[#source.drop + 1] = id end
@@ -157,15 +195,18 @@ local function consider(source, id, score, leased)
     return
   end
   if allowed > 0 then allowance[job_type] = allowed - 1 end
+  if suspect then suspect_room = suspect_room - 1 end
   taken_by_id[id] = true
+  local fence = integer(fields.fence) + 1
+  local out, out_bytes = handed(id, fence, score, reborn and 1 or 0, flat, bytes)
+  reply_bytes = reply_bytes + out_bytes
   taken[#taken + 1] = {
-    id = id, score = score, flat = flat, fields = fields, reborn = reborn,
-    fence = integer(fields.fence) + 1, reason = source.reason,
+    id = id, score = score, out = out, fields = fields, reborn = reborn, fence = fence, reason = source.reason,
   }
 end
 
 local looked = 0
-while #taken < want and looked - #taken < aside_max do
+while #taken < want and looked - #taken < aside_max and reply_bytes < REPLY_BYTES do
   local source = most_urgent()
   if not source then break end
   local at = source.at
@@ -180,7 +221,7 @@ while #taken < want and looked - #taken < aside_max do
   end
   looked = looked + 1
 end
-local more = (#taken < want and looked - #taken >= aside_max) and 1 or 0
+local more = (#taken < want and (looked - #taken >= aside_max or reply_bytes >= REPLY_BYTES)) and 1 or 0
 if #absent > 0 or has_missing then
   redis.call('ZCARD', missing)
   redis.call('ZCARD', held .. ':missing')
@@ -284,5 +325,5 @@ if #reports > 0 then redis.pcall('HINCRBY', counters, 'dropped', #reports / 2) e
 redis.call('ZRANGE', ready, 0, 0)
 
 local jobs = {}
-for i, job in ipairs(taken) do jobs[i] = {job.id, job.fence, job.score, job.reborn and 1 or 0, job.flat} end
+for i, job in ipairs(taken) do jobs[i] = job.out end
 return {now_text, more, jobs, reports}

@@ -1,7 +1,7 @@
 -- enqueue: write new jobs and put them into `ready` or `scheduled`. An id that exists is left as it is, but one that
 -- never got into an index, because its HSET was not followed by a ZADD, gets there now with what it lacks.
 --
--- KEYS  1 ready  2 active  3 scheduled  4 held (the rest as in claim)
+-- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  6 dead (the rest as in claim)
 -- ARGV  1 job key prefix  2 max_ready, then for each job:
 --       id, priority, when, due, how many of the following (field, value, ...)
 --       when: now | delay (due = seconds from now) | at (due = Unix time)
@@ -9,7 +9,7 @@
 --
 -- Not to be refused is not its business: at maxmemory the first HSET fails and nothing has been written.
 
-local ready, active, scheduled, held = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local ready, active, scheduled, held, missing, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local job_prefix, max_ready = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -31,7 +31,7 @@ end
 local jobs, replies, seen, at = {}, {}, {}, 3
 while at <= #ARGV do
   local id, size = ARGV[at], tonumber(ARGV[at + 4])
-  local h = redis.call('HMGET', job_prefix .. id, 'status', 'held')
+  local h = redis.call('HMGET', job_prefix .. id, 'status', 'held', 'finished_at')
   local exists = seen[id] or redis.call('EXISTS', job_prefix .. id) == 1
   local job = {
     id = id, priority = tonumber(ARGV[at + 1]), when = ARGV[at + 2], due = ARGV[at + 3], first = at + 5, size = size,
@@ -40,6 +40,7 @@ while at <= #ARGV do
     local status = h[1] or (seen[id] and seen[id].when ~= 'now' and 'scheduled') or 'queued'
     replies[#replies + 1] = status
     job.lost = not seen[id] and (status == 'queued' or status == 'scheduled') and not indexed(id, h[2])
+    job.ended = h[3]
     if job.lost then jobs[#jobs + 1] = job end
   else
     replies[#replies + 1] = ''
@@ -51,6 +52,8 @@ while at <= #ARGV do
 end
 local waiting = redis.call('ZCARD', ready)
 redis.call('ZCARD', scheduled)
+redis.call('ZCARD', held .. ':missing')
+local has_missing = redis.call('ZCARD', missing) > 0
 if #jobs > 0 and waiting + #jobs > max_ready then return {'full', waiting} end
 
 -- 2. Write.
@@ -84,6 +87,12 @@ for _, job in ipairs(jobs) do
   redis.call('HSET', key, 'status', delayed and 'scheduled' or 'queued', 'created_at', now_text)
   if job.lost then
     for i = job.first, job.first + job.size - 1, 2 do redis.call('HSETNX', key, ARGV[i], ARGV[i + 1]) end
+    if job.ended then
+      -- What an older job of this id left behind; claim does the same for a raw enqueue.
+      redis.call('HDEL', key, 'attempts', 'crashes', 'interruptions', 'result', 'error', 'error_type', 'traceback',
+        'checkpoint', 'finished_at', 'progress', 'step', 'eta_seconds', '_history', '_ended', '_due_at')
+      redis.pcall('LREM', dead, 0, job.id)
+    end
     redis.call('PERSIST', key)
   else
     for i = job.first, job.first + job.size - 1, 1000 do
@@ -96,6 +105,10 @@ for _, job in ipairs(jobs) do
     redis.call('ZADD', scheduled, string.format('%.6f', due), job.id)
   else
     redis.call('ZADD', ready, score(job), job.id)
+  end
+  if has_missing then
+    redis.call('ZREM', held .. ':missing', job.id)
+    redis.call('ZREM', missing, job.id)
   end
 end
 return {'ok', replies}

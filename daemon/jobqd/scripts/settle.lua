@@ -169,7 +169,8 @@ for i, run in ipairs(accepted) do
   if run.to ~= 'ready' then unready[#unready + 1] = run.id end
   if run.to ~= 'retrying' and run.to ~= 'scheduled' then unscheduled[#unscheduled + 1] = run.id end
   add(COUNTER[run.to])
-  if run.charge == 'crashes' then add('lapsed') end
+  if run.charge == 'crashes' and run.guard == 'run' then add('crashed') end
+  if run.charge == 'crashes' and run.guard ~= 'run' then add('lapsed') end
   if run.charge == 'interruptions' then add('interrupted') end
   redis.call('PUBLISH', channel_prefix .. run.id, '{"status":"' .. STATUS[run.to] .. '"}')
 end

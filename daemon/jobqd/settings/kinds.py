@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import GetCoreSchemaHandler, SecretStr
 from pydantic_core import CoreSchema, core_schema
 
-from jobqd.settings.urls import DEFAULT_URL, parse_url
+from jobqd.settings.urls import DEFAULT_URL, parse_url, safe_url
 from jobqd.units import format_duration, format_size, parse_duration, parse_size, shorten
 
 N = TypeVar("N", bound=float)
@@ -215,11 +215,15 @@ class HandlerNames(Kind):
 
 
 class Url(Kind):
-    """The address of Redis. Only kept, and so only shown, without its credentials."""
+    """The address of Redis. Only kept, and so only shown, without its credentials; those for Sentinels are masked."""
 
     def parse(self, value: Any) -> str:
         """Return the URL without its credentials, in one spelling."""
         return str(parse_url(_text(value)))
+
+    def show(self, value: Any) -> str:
+        """Return the URL, secrets among its options masked."""
+        return safe_url(str(value))
 
     def expected(self) -> str:
         """Return what to write."""

@@ -63,7 +63,8 @@ def from_command_line(values: Mapping[str, str]) -> Layer:
 
 def _has_password(url: str) -> bool:
     try:
-        return parse_url(url).password is not None
+        parsed = parse_url(url)
+        return parsed.password is not None or any("password" in name for name, _ in parsed.options)
     except ValueError:
         return "@" in url
 

@@ -35,9 +35,12 @@ _YEAR = 365 * _DAY
 
 Concurrency = Annotated[int, Whole(1, 10_000)]
 Attempts = Annotated[int, Whole(1, 1_000_000)]
+# Not beyond ten, after which lapsed leases alone dead-letter a job (jobqd.retry.MAX_LAPSES).
+Crashes = Annotated[int, Whole(2, 10)]
 # Tests of lost leases need leases far shorter than any sane one.
 Lease = Annotated[float, Duration(0.05, _HOUR, "15s")]
 RunTime = Annotated[float, Duration(0.05, _YEAR, "90m")]
+BlockLimit = Annotated[float, Duration(1.0, _HOUR, "2m")]
 Delay = Annotated[float, Duration(0.0, 30 * _DAY, "30s")]
 Keeping = Annotated[float, Duration(0.05, 10 * _YEAR, "7d")]
 Drain = Annotated[float, Duration(0.0, _DAY, "2m")]
@@ -133,6 +136,9 @@ class Settings(BaseSettings):
     )
     concurrency: Concurrency = Field(32, description="How many jobs run at once in this daemon.")
     max_attempts: Attempts = Field(10, description="How often a job is tried, the first run included.")
+    max_crashes: Crashes = Field(
+        3, description="A job is dead-lettered when so many processes died under it, the last one running it alone."
+    )
     retry_delay: Delay = Field(
         10.0, description="The wait before the second attempt; it doubles each time, half of it random."
     )
@@ -140,6 +146,10 @@ class Settings(BaseSettings):
     timeout: RunTime = Field(_HOUR, description="How long one run may take.")
     lease: Lease = Field(
         15.0, description="How long a job stays with a daemon that fell silent; renewed every third of it."
+    )
+    block_limit: BlockLimit = Field(
+        120.0,
+        description="A daemon whose event loop is blocked for so long hands its jobs back and ends.",
     )
     job_ttl: Keeping = Field(_DAY, description="How long a finished job and its result can be looked up.")
     dead_ttl: Keeping = Field(30 * _DAY, description="How long a dead-lettered job is kept.")

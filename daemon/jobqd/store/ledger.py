@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jobqd.keys import Keys
 from jobqd.retry import Settlement
+from jobqd.store.call import Call
 from jobqd.store.link import Link
 from jobqd.store.running import settle
 
@@ -18,8 +21,19 @@ class Ledger:
         self._keys = keys
         self._dead_max = dead_max
         self._trimmed_ttl = trimmed_ttl
+        self.completed_ttl_max = math.inf
+        """Most seconds for which a job that completes now is kept: lowered while Redis is short of memory."""
 
     async def settle(self, orders: Sequence[Settlement]) -> list[str]:
         """Carry out settlements; one answer each, as `jobqd.store.running.settle` tells. Raises StoreError."""
-        call = settle(self._keys, orders, dead_max=self._dead_max, trimmed_ttl=self._trimmed_ttl)
-        return await self._link.run(call)
+        return await self._link.run(self.call(orders))
+
+    def call(self, orders: Sequence[Settlement]) -> Call[list[str]]:
+        """Return the call that carries out settlements, for a link of another thread."""
+        orders = [self._limited(order) for order in orders]
+        return settle(self._keys, orders, dead_max=self._dead_max, trimmed_ttl=self._trimmed_ttl)
+
+    def _limited(self, order: Settlement) -> Settlement:
+        if order.to != "completed" or order.ttl <= self.completed_ttl_max:
+            return order
+        return replace(order, ttl=self.completed_ttl_max)

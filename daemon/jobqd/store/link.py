@@ -14,8 +14,8 @@ from redis.connection import AbstractConnection as SyncConnection
 
 from jobqd.errors import StoreError, StoreFault
 from jobqd.store.call import Argument, Call
-from jobqd.store.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT, Target
-from jobqd.store.faults import RAISED, no_script, refusal, store_error
+from jobqd.store.connect import REPLY_TIMEOUT, Target, peer
+from jobqd.store.faults import RAISED, elsewhere, no_script, refusal, store_error
 
 T = TypeVar("T")
 
@@ -39,8 +39,8 @@ def _bytes(part: Argument) -> Argument:
         return part.encode("utf-8", "backslashreplace")
 
 
-def _timed_out(what: str) -> StoreError:
-    return StoreError(StoreFault.DOWN, f"no {what} within {REPLY_TIMEOUT:g} s")
+def _timed_out() -> StoreError:
+    return StoreError(StoreFault.DOWN, f"no reply from Redis within {REPLY_TIMEOUT:g} s")
 
 
 class Link:
@@ -61,6 +61,11 @@ class Link:
     def connected(self) -> bool:
         """Whether there is a connection that has not failed yet."""
         return self._connection is not None
+
+    @property
+    def server(self) -> str:
+        """The address of the server at the other end, empty while there is no connection."""
+        return "" if self._connection is None else peer(self._connection)
 
     async def run(self, call: Call[T]) -> T:
         """Run a script and return its parsed reply. Raises StoreError."""
@@ -111,7 +116,7 @@ class Link:
                 return await connection.read_response()
         except TimeoutError:
             await self._drop()
-            raise _timed_out("reply from Redis") from None
+            raise _timed_out() from None
         except asyncio.CancelledError:
             await self._drop()
             raise
@@ -126,29 +131,21 @@ class Link:
                 return [await connection.read_response() for _ in commands]
         except TimeoutError:
             await self._drop()
-            raise _timed_out("reply from Redis") from None
+            raise _timed_out() from None
         except asyncio.CancelledError:
             await self._drop()
             raise
 
     async def _connect(self) -> AsyncConnection:
-        connection = self._target.connection()
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT + 1):
-                await connection.connect()
-        except TimeoutError:
-            await connection.disconnect(nowait=True)
-            raise _timed_out("connection to Redis") from None
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        self._connection = connection
+        connection = self._connection = await self._target.connect()
         self.generation += 1
         return connection
 
     async def _failed(self, error: Exception) -> StoreError:
         reason = store_error(error)
-        if not refusal(error) or reason.fault in (StoreFault.READONLY, StoreFault.DENIED):
+        if elsewhere(error):
+            self._target.doubt()
+        if not refusal(error) or elsewhere(error) or reason.fault is StoreFault.DENIED:
             await self._drop()
         return reason
 
@@ -218,15 +215,15 @@ class SyncLink:
         return connection.read_response()
 
     def _connect(self) -> SyncConnection:
-        connection = self._target.sync_connection()
-        connection.connect()
-        self._connection = connection
+        connection = self._connection = self._target.connect_sync()
         self.generation += 1
         return connection
 
     def _failed(self, error: Exception) -> StoreError:
         reason = store_error(error)
-        if not refusal(error) or reason.fault in (StoreFault.READONLY, StoreFault.DENIED):
+        if elsewhere(error):
+            self._target.doubt()
+        if not refusal(error) or elsewhere(error) or reason.fault is StoreFault.DENIED:
             self._drop()
         return reason
 

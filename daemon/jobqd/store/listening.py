@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
-from jobqd.store.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT, Target
+from jobqd.store.connect import REPLY_TIMEOUT, Target
 from jobqd.store.faults import RAISED
 from jobqd.store.link import pack
 
@@ -121,10 +121,8 @@ class Listener:
 
     async def _session(self) -> None:
         """Hold one connection until nobody listens or it breaks; raises what broke it."""
-        connection = self._target.connection()
+        connection = await self._target.connect()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT + 1):
-                await connection.connect()
             await self._serve(connection)
         finally:
             self._asked = set()

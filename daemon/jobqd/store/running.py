@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jobqd.job import Claimed
-from jobqd.keys import Keys, Seat
+from jobqd.keys import TYPE_MAX, Keys, Seat, is_type
 from jobqd.retry import Settlement
 from jobqd.scripts import script
 from jobqd.store.call import Argument, Call, mapping, pairs
+from jobqd.units import format_size, shorten
 
 CLAIM_MAX = 500
 """Most jobs in one claim or settle: Lua's unpack() and the time a script may hold the server set the bound."""
@@ -30,18 +32,34 @@ class Claims:
     dropped: list[tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """From how many crashes on a job is a suspect, and how many more of them may run here (-1: no cap)."""
+
+    crashes: int
+    room: int
+
+
+_NO_SUSPECTS = Suspects(0, -1)
+
+
 def claim(
-    seat: Seat, number: int, want: int, max_age: float, allowances: Mapping[str, int]
-) -> Call[Claims]:
-    """Lease up to `want` jobs; `allowances` tells for each type how many more may run here (-1: no cap)."""
+    seat: Seat, number: int, want: int, max_age: float, allowances: Mapping[str, int],
+    suspects: Suspects = _NO_SUSPECTS, max_payload: int = -1,
+) -> Call[Claims]:  # fmt: skip
+    """Lease up to `want` jobs; `allowances` tells for each type how many more may run here (-1: no cap).
+
+    A job whose fields hold more than `max_payload` bytes (-1: no limit) comes without them, as unfit to run.
+    """
     keys = seat.keys
     args: list[Argument] = [
         keys.job_prefix, keys.progress_prefix, seat.worker, number, min(want, CLAIM_MAX), seat.lease, ASIDE_MAX,
-        int(seat.lease * 1000 * _RECORD_LEASES), max_age,
+        int(seat.lease * 1000 * _RECORD_LEASES), max_age, suspects.crashes, suspects.room,
+        max_payload,
     ]  # fmt: skip
     for job_type, allowance in allowances.items():
         args += (job_type, allowance)
-    return Call(script("claim"), (*keys.base, keys.claim(seat.worker)), args, _claims)
+    return Call(script("claim"), (*keys.base, keys.claim(seat.worker)), args, partial(_claims, max_payload))
 
 
 _OF_THE_OLD_RUN = (
@@ -50,21 +68,34 @@ _OF_THE_OLD_RUN = (
 )  # fmt: skip
 
 
-def _claims(reply: Any) -> Claims:
+def _claims(max_payload: int, reply: Any) -> Claims:
     now = float(reply[0])
     jobs = []
-    for job_id, fence, score, reborn, flat in reply[2]:
+    for job_id, fence, score, reborn, flat, too_large in reply[2]:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if reborn:
             for name in _OF_THE_OLD_RUN:
                 fields.pop(name, None)
-        jobs.append(Claimed(job_id, fence, float(score), now, fields))
+        unfit = _too_large(too_large, max_payload) if too_large else _no_type(fields.get("type", ""))
+        jobs.append(Claimed(job_id, fence, float(score), now, fields, unfit))
     return Claims(jobs, bool(reply[1]), pairs(reply[3]))
 
 
-def settle(
-    keys: Keys, settlements: Sequence[Settlement], *, dead_max: int, trimmed_ttl: float
-) -> Call[list[str]]:
+def _too_large(size: int, limit: int) -> str:
+    return (
+        f"the job's fields hold {format_size(size)}, more than max_payload ({format_size(limit)}): store the data "
+        "elsewhere and pass a reference to it, such as a path or URL, or raise max_payload"
+    )
+
+
+def _no_type(job_type: str) -> str:
+    """Return what is wrong with a type that no handler can have; empty for one that is fine, or missing."""
+    if not job_type or is_type(job_type):
+        return ""
+    return f"type {shorten(job_type)} cannot be one: write 1 to {TYPE_MAX} printable characters without spaces"
+
+
+def settle(keys: Keys, settlements: Sequence[Settlement], *, dead_max: int, trimmed_ttl: float) -> Call[list[str]]:
     """Record how runs ended (at most CLAIM_MAX); one answer each: ok, already, cancelled, stale, renewed or gone."""
     args: list[Argument] = [
         keys.job_prefix, keys.progress_prefix, dead_max, _whole(trimmed_ttl), FINISHED_MAX,
@@ -105,10 +136,7 @@ def lapsed(keys: Keys, *, dead_worker: str = "", offset: int = 0, limit: int = 1
 
 
 def _lapses(reply: Any) -> Lapses:
-    rows = [
-        Lapse(Claimed(job_id, fence, 0.0, 0.0, mapping(flat)), worker)
-        for job_id, worker, fence, flat in reply[1]
-    ]
+    rows = [Lapse(Claimed(job_id, fence, 0.0, 0.0, mapping(flat)), worker) for job_id, worker, fence, flat in reply[1]]
     return Lapses(int(reply[0]), rows)
 
 

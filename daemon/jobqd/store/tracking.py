@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from jobqd.errors import StoreError, StoreFault
 from jobqd.store.call import Call
-from jobqd.store.connect import CONNECT_TIMEOUT, REPLY_TIMEOUT, Target
+from jobqd.store.connect import REPLY_TIMEOUT, Target, peer
 from jobqd.store.faults import RAISED, refusal
 from jobqd.store.link import Link, pack
 
@@ -63,21 +63,17 @@ class TrackedLink(Link):
 
     async def _connect(self) -> AbstractConnection:
         await self._drop()
-        subscriber = self._target.connection()
+        subscriber = self._subscriber = await self._target.connect()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT + 1):
-                await subscriber.connect()
+            async with asyncio.timeout(REPLY_TIMEOUT):
                 client_id = await self._subscribe(subscriber)
         except TimeoutError:
-            await subscriber.disconnect(nowait=True)
-            raise StoreError(
-                StoreFault.DOWN, f"no connection to Redis within {CONNECT_TIMEOUT:g} s"
-            ) from None
+            await self._drop()
+            raise StoreError(StoreFault.DOWN, f"no reply from Redis within {REPLY_TIMEOUT:g} s") from None
         except BaseException:
-            await subscriber.disconnect(nowait=True)
+            await self._drop()
             raise
-        self._subscriber = subscriber
-        connection = await super()._connect()
+        connection = await self._connect_beside(subscriber)
         try:
             async with asyncio.timeout(REPLY_TIMEOUT):
                 await self._track(connection, client_id)
@@ -85,6 +81,14 @@ class TrackedLink(Link):
             await self._drop()
             raise StoreError(StoreFault.DOWN, f"no reply from Redis within {REPLY_TIMEOUT:g} s") from None
         self._listener = asyncio.create_task(self._listen(subscriber))
+        return connection
+
+    async def _connect_beside(self, subscriber: AbstractConnection) -> AbstractConnection:
+        """Connect to the subscriber's own server: ids of clients, which a redirect names, mean nothing on another."""
+        connection = await super()._connect()
+        if peer(connection) != peer(subscriber):
+            await self._drop()
+            raise StoreError(StoreFault.READONLY, "the master changed between two connections")
         return connection
 
     async def _subscribe(self, subscriber: AbstractConnection) -> Any:

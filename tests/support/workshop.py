@@ -13,7 +13,7 @@ from tests.support.ledger import Ledger
 from tests.support.producer import Producer, producer
 
 
-class Workplace:
+class Workshop:
     """Makes daemons of one application on one server; they are killed at the end if they still run."""
 
     def __init__(self, server: RedisServer, application: Application, made: Producer) -> None:
@@ -39,10 +39,10 @@ class Workplace:
 
 
 @contextmanager
-def workplace(server: RedisServer, directory: Path, handlers: str, keys: Keys | None = None) -> Iterator[Workplace]:
-    """A workplace for one test or one module."""
+def workshop(server: RedisServer, directory: Path, handlers: str, keys: Keys | None = None) -> Iterator[Workshop]:
+    """A workshop for one test or one module."""
     with producer(server, keys or Keys()) as made:
-        place = Workplace(server, Application(directory, handlers), made)
+        place = Workshop(server, Application(directory, handlers), made)
         try:
             yield place
         finally:

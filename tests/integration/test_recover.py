@@ -1,0 +1,138 @@
+"""Recovering what lapsed, and what a dead predecessor held."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import redis.asyncio
+
+from jobqd.duties.recover import Recoverer
+from jobqd.handlers import Handlers
+from jobqd.job import Claimed
+from jobqd.keys import Keys, Seat
+from jobqd.policy import Policies
+from jobqd.retry import MAX_LAPSES, Settlement
+from jobqd.settings import Settings
+from jobqd.store import Ledger, Link, running
+from tests.support.assembled import enqueue
+from tests.support.log import RecordingLog
+from tests.support.parts import world
+
+
+class Rescue:
+    def __init__(self, link: Link, keys: Keys, may_sweep: Callable[[], bool] = lambda: True) -> None:
+        self.link, self.keys, self.log = link, keys, RecordingLog()
+        self.dead: list[tuple[Claimed, Settlement]] = []
+        self.recoverer = Recoverer(
+            link, keys, Ledger(link, keys, dead_max=100, trimmed_ttl=60.0), Policies(Settings(), Handlers()),
+            world(log=self.log), may_sweep=may_sweep, on_dead=lambda job, order: self.dead.append((job, order)),
+        )  # fmt: skip
+
+    async def lease(self, raw: redis.asyncio.Redis, *job_ids: str, worker: str = "dead", **fields: object) -> None:
+        """Let a worker claim jobs."""
+        for job_id in job_ids:
+            await enqueue(raw, self.keys, job_id, "film", **fields)
+        seat = Seat(self.keys, worker, 15.0)
+        await self.link.run(running.claim(seat, time.monotonic_ns(), 500, 86400.0, {"film": -1}))
+
+    async def lapse(self, raw: redis.asyncio.Redis, *job_ids: str) -> None:
+        await raw.zadd(self.keys.active, dict.fromkeys(job_ids, time.time() - 1))
+
+
+@pytest.fixture
+def rescue(link: Link, keys: Keys) -> Rescue:
+    return Rescue(link, keys)
+
+
+async def test_a_lapsed_lease_is_handed_back_and_counted_as_a_crash(
+    rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    await rescue.lease(raw, "lapsed", "held")
+    await rescue.lapse(raw, "lapsed")
+    assert await rescue.recoverer.run_once() == 1.0
+    job = await raw.hgetall(keys.job("lapsed"))
+    assert (job["status"], job["crashes"], job.get("attempts"), job.get("worker")) == ("queued", "1", None, None)
+    assert await raw.zrange(keys.ready, 0, -1) == ["lapsed"]
+    assert await raw.zrange(keys.active, 0, -1) == ["held"]
+    (told,) = rescue.log.of("job.recovered")
+    assert (told["job_id"], told["reason"], told["crashes"]) == ("lapsed", "its lease ran out", 1)
+
+
+async def test_who_may_not_judge_does_not_sweep(link: Link, keys: Keys, raw: redis.asyncio.Redis) -> None:
+    rescue = Rescue(link, keys, may_sweep=lambda: False)
+    await rescue.lease(raw, "lapsed")
+    await rescue.lapse(raw, "lapsed")
+    await raw.config_resetstat()
+    assert await rescue.recoverer.run_once() == 1.0
+    assert "cmdstat_evalsha" not in await raw.info("commandstats")
+    assert await raw.hget(keys.job("lapsed"), "status") == "processing"
+
+
+async def test_who_lost_the_right_while_redis_hung_does_not_act_on_its_answer(
+    link: Link, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    answers = iter([True, False])
+    rescue = Rescue(link, keys, may_sweep=lambda: next(answers))
+    await rescue.lease(raw, "lapsed")
+    await rescue.lapse(raw, "lapsed")
+    assert await rescue.recoverer.run_once() == 1.0
+    assert await raw.hget(keys.job("lapsed"), "status") == "processing"
+
+
+async def test_from_the_second_lapse_on_a_job_waits(rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis) -> None:
+    await rescue.lease(raw, "again", crashes=1)
+    await rescue.lapse(raw, "again")
+    await rescue.recoverer.run_once()
+    job = await raw.hgetall(keys.job("again"))
+    assert (job["status"], job["crashes"]) == ("retrying", "2")
+    assert await raw.zscore(keys.scheduled, "again") > time.time() + 5
+
+
+async def test_the_last_lapse_ends_in_the_dead_letters_and_the_hook_is_told(
+    rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    await rescue.lease(raw, "poison", crashes=MAX_LAPSES - 1)
+    await rescue.lapse(raw, "poison")
+    await rescue.recoverer.run_once()
+    job = await raw.hgetall(keys.job("poison"))
+    assert (job["status"], job["error_type"]) == ("failed", "LeaseLapsed")
+    assert await raw.lrange(keys.dead, 0, -1) == ["poison"]
+    ((claimed, order),) = rescue.dead
+    assert (claimed.id, order.to) == ("poison", "dead")
+    assert rescue.log.of("job.dead")
+
+
+async def test_a_dead_workers_jobs_are_taken_back_whatever_their_lease(
+    rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    ours = [f"ours{n}" for n in range(210)]  # more than one page of the list
+    others = [f"other{n}" for n in range(210)]
+    await rescue.lease(raw, *others, worker="alive")
+    await rescue.lease(raw, *ours, worker="dead")
+    assert await raw.zcard(keys.active) == 420
+    assert await rescue.recoverer.take_back("dead") == 210
+    assert sorted(await raw.zrange(keys.ready, 0, -1)) == sorted(ours)
+    assert sorted(await raw.zrange(keys.active, 0, -1)) == sorted(others)
+    assert await rescue.recoverer.take_back("dead") == 0
+
+
+async def test_ended_leftovers_do_not_hide_what_is_behind_them(
+    rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    await raw.zadd(keys.active, {f"gone{n}": 1 for n in range(200)})
+    await rescue.lease(raw, "ours", worker="dead")
+    assert await rescue.recoverer.take_back("dead") == 1
+    assert await raw.zcard(keys.active) == 0
+
+
+async def test_a_full_page_is_followed_by_the_next_at_once(
+    rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    jobs = [f"job{n}" for n in range(201)]
+    await rescue.lease(raw, *jobs)
+    await rescue.lapse(raw, *jobs)
+    assert await rescue.recoverer.run_once() == 0.0
+    assert await rescue.recoverer.run_once() == 1.0
+    assert await raw.zcard(keys.active) == 0
