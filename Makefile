@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check bench clean
+.PHONY: help run test faults soak check bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run     the daemon on an embedded Redis, with demo handlers and sample jobs (Ctrl-C ends it)'
 	@echo 'make test    the tests, on every redis-server there is (6.2 comes with the embedded extra)'
+	@echo 'make faults  every fault of docs/guarantees.md, long ones too (make soak SEED=7 MINUTES=60: a random mix)'
 	@echo 'make check   ruff, mypy --strict, import-linter, package build'
 	@echo 'make bench   throughput, pickup and idle figures of this machine'
 	@echo 'make clean   remove .venv and what was built; data of make run stays in var/'
@@ -44,6 +45,14 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(TESTS)
+
+faults: $(VENV)/.test
+	@JOBQD_FAULTS=all $(BIN)/python -m pytest -rP tests/fault $(TESTS)
+
+MINUTES ?= 10
+
+soak: $(VENV)/.test
+	@$(BIN)/python -m tests.fault.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check daemon tests

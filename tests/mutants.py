@@ -347,7 +347,7 @@ MUTANTS = [
            "producing", "test_cancel_names_the_same_id_twice_and_counts_once"),
     Mutant("cancel", "out of the dead letters", "    if job.reborn then redis.pcall('LREM', dead, 0, job.id) end\n", "",
            "producing", "test_cancel_of_a_dead_letter_that_was_queued_again"),
-    Mutant("cancel", "a daemon is told", "if job.running then redis.call('PUBLISH', control", "if false then redis.call('PUBLISH', control",
+    Mutant("cancel", "a daemon is told", "if job.running then redis.pcall('PUBLISH', control", "if false then redis.pcall('PUBLISH', control",
            "producing", "test_cancel_of_a_running_job_tells_its_daemon_and_subscribers"),
     Mutant("cancel", "types of the indexes", "for _, key in ipairs({ready, scheduled, missing, held .. ':missing'}) do redis.call('ZCARD', key) end\n", "",
            "producing", "test_a_key_of_a_wrong_type_stops_a_cancel_before_it_writes"),

@@ -79,7 +79,8 @@ def one_owner(books: Books) -> Iterator[str]:
             continue
         result = json.loads(job["result"])
         names = [run.name for run in books.runs.get(job_id, []) if run.ended is not None]
-        if names.count((result["pid"], result["fence"])) != 1:
+        times = names.count((result["pid"], result["fence"]))
+        if times != 1 and not (books.lossy and times):
             yield f"{job_id}: the accepted result {result} is not that of one ended run {names}"
 
 

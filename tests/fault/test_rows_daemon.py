@@ -25,6 +25,7 @@ def wait_until_it_sweeps(lab: Laboratory, daemon: Daemon) -> None:
     lab.redis.delete(lab.keys.counters)
 
 
+@pytest.mark.long
 def test_row_01_killed_while_idle(lab: Laboratory) -> None:
     first = lab.start()
     lab.wait_ended(lab.put(20))
@@ -62,6 +63,7 @@ def test_row_01_killed_at_a_failpoint(lab: Laboratory, point: str) -> None:
     assert (figures.duplicates > 0) == (point != "claimed")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "point", ["predecessor read", "predecessor's jobs listed", "predecessor's jobs settled", "predecessor forgotten"]
 )
@@ -111,7 +113,8 @@ def test_row_04_paused_for_30_s(lab: Laboratory) -> None:
     lab.check("row 4, defaults", "SIGSTOP for 30 s, lease 15 s", refused=8, duplicates=8, bound=20)
 
 
-@pytest.mark.parametrize(("lease", "pause"), [(1.5, 0.6), pytest.param(15, 5, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("lease", "pause"), [(1.5, 0.6), (15, 5)])
 def test_row_05_paused_within_its_lease(lab: Laboratory, lease: float, pause: float) -> None:
     first, second = paused(lab, lease, pause)
     first.signal(signal.SIGCONT)
@@ -145,6 +148,7 @@ def test_row_06_a_handler_blocks_the_loop_for_10_s(lab: Laboratory) -> None:
 def test_row_06_a_handler_blocks_the_loop_for_ever() -> None: ...
 
 
+@pytest.mark.long
 def test_row_07_stopped_with_a_short_and_a_long_job(lab: Laboratory) -> None:
     daemon = lab.start(drain_timeout="1s")
     (short,) = lab.put(1, "effect", seconds="0.5")

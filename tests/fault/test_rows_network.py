@@ -15,7 +15,7 @@ from tests.fault.proxy import Proxy, proxy
 from tests.fault.test_rows_daemon import wait_until_it_sweeps
 from tests.support.waiting import eventually
 
-STATE_CHANGES = ["claim", "settle", "beat"]
+STATE_CHANGES = ["claim", "settle", pytest.param("beat", marks=pytest.mark.long)]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def others(lab: Laboratory) -> list[str]:
     return [client["id"] for client in lab.redis.client_list() if client["id"] != me]
 
 
-@pytest.mark.parametrize("kind", ["normal", "pubsub"])
+@pytest.mark.parametrize("kind", ["normal", pytest.param("pubsub", marks=pytest.mark.long)])
 def test_row_11_connections_cut_at_10_hz(lab: Laboratory, kind: str) -> None:
     daemon = lab.start()
     lab.wait_ended(lab.put(5))
@@ -92,6 +92,7 @@ def test_row_12_enqueue_by_a_client(lab: Laboratory, net: Proxy, kind: str) -> N
     assert hits == 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STATE_CHANGES)
 def test_row_13_request_lost_with_its_connection(lab: Laboratory, net: Proxy, name: str) -> None:
     lab.start(redis_url=net.url, lease="1500ms")
@@ -117,6 +118,7 @@ def test_row_13_request_lost_in_silence(lab: Laboratory, net: Proxy, name: str) 
     lab.check(f"row 13 {name} lost", "requests lost in silence, lease 15 s", duplicates=0, bound=13)
 
 
+@pytest.mark.long
 def test_row_13_half_open_connections(lab: Laboratory, net: Proxy) -> None:
     lab.start(redis_url=net.url)
     lab.put(60, "effect", seconds="0.1")
@@ -127,6 +129,7 @@ def test_row_13_half_open_connections(lab: Laboratory, net: Proxy) -> None:
     lab.check("row 13 half-closed", "every connection half-closed, 3 times", duplicates=0)
 
 
+@pytest.mark.long
 def test_row_13_latency_and_broken_packets(lab: Laboratory, net: Proxy) -> None:
     lab.start(redis_url=net.url, lease="2s")
     net.chop = True
@@ -136,7 +139,7 @@ def test_row_13_latency_and_broken_packets(lab: Laboratory, net: Proxy) -> None:
     lab.check("row 13 slow", "packets split and merged; then 200 ms a round trip, lease 2 s", duplicates=0)
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["lost", "delivered late"])
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.long)], ids=["lost", "delivered late"])
 def test_row_14_one_of_two_daemons_partitioned(lab: Laboratory, net: Proxy, late: bool) -> None:
     first = lab.start("a", redis_url=net.url, lease="1s")
     second = lab.start("b", lease="1s", concurrency=1)
@@ -157,6 +160,7 @@ def test_row_14_one_of_two_daemons_partitioned(lab: Laboratory, net: Proxy, late
     eventually(lambda: len(first.of("job.refused")) + len(first.of("job.lost")) >= figures.duplicates or refused)
 
 
+@pytest.mark.long
 def test_row_24_a_subscriber_that_does_not_read(lab: Laboratory) -> None:
     lab.start()
     with socket.socket(socket.AF_UNIX) as slow:

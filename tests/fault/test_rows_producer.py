@@ -12,6 +12,10 @@ from tests.support.waiting import eventually
 SAME = "same"
 
 
+def long(state: str) -> object:
+    return pytest.param(state, marks=pytest.mark.long)
+
+
 def test_row_25_the_same_id_100_times_at_once(lab: Laboratory) -> None:
     lab.start("a")
     lab.start("b")
@@ -37,7 +41,7 @@ def again(lab: Laboratory, job_type: str = "first_run_gated") -> None:
     lab.acknowledged.add(SAME)
 
 
-@pytest.mark.parametrize("state", ["queued", "scheduled", "processing", "retrying", "held"])
+@pytest.mark.parametrize("state", [long("queued"), long("scheduled"), "processing", "retrying", long("held")])
 def test_row_26_the_same_id_again_while_it_has_not_ended(lab: Laboratory, state: str) -> None:
     job_type = "flaky" if state == "retrying" else "no_handler" if state == "held" else "first_run_gated"
     if state == "scheduled":
@@ -68,7 +72,7 @@ def test_row_26_the_same_id_again_while_it_has_not_ended(lab: Laboratory, state:
     assert lab.redis.hget(lab.keys.counters, "entered") == "1"
 
 
-@pytest.mark.parametrize("state", ["completed", "cancelled"])
+@pytest.mark.parametrize("state", ["completed", long("cancelled")])
 def test_row_26_the_same_id_again_after_its_end(lab: Laboratory, state: str) -> None:
     daemon = lab.start() if state == "completed" else None
     again(lab, "effect")

@@ -33,7 +33,7 @@ def long(*values: object) -> object:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "lease"), [(1.5, "500ms"), long(6, "15s"), long(12, "15s"), long(60, "15s")]
+    ("seconds", "lease"), [long(1.5, "500ms"), long(6, "15s"), long(12, "15s"), long(60, "15s")]
 )  # fmt: skip
 def test_row_09_redis_stalls(lab: Laboratory, seconds: float, lease: str) -> None:
     lab.start("a", lease=lease)
@@ -91,6 +91,7 @@ def test_row_15_redis_killed_and_restarted(make: MakeLaboratory) -> None:
     lab.check("row 15 killed", "kill -9 of Redis 3 times, AOF everysec", duplicates=0, bound=3)
 
 
+@pytest.mark.long
 def test_row_15_power_loss(make: MakeLaboratory) -> None:
     lab = make(*AOF)
     daemon = lab.start(lease="1s")
@@ -156,6 +157,7 @@ async def enqueue(lab: Laboratory) -> None:
         await queue.enqueue("effect")
 
 
+@pytest.mark.long
 def test_row_18_an_evicting_redis_is_refused_at_the_start(make: MakeLaboratory) -> None:
     lab = make("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
     daemon = lab.daemon().start(ready=False)
@@ -173,6 +175,7 @@ def test_row_18_a_policy_that_becomes_evicting_is_told(lab: Laboratory) -> None:
     daemon.wait_for("redis.warning", subject="eviction", timeout=15)
 
 
+@pytest.mark.long
 def test_row_19_the_disk_of_redis_is_full(tmp_path: Path) -> None:
     server = server_for(*AOF)
     disk = server.directory / "disk"
@@ -220,6 +223,7 @@ def fill(lab: Laboratory, ballast: Path) -> None:
     eventually(refused, "MISCONF")
 
 
+@pytest.mark.long
 def test_row_20_a_redis_that_loads_for_long(make: MakeLaboratory) -> None:
     lab = make("--save", "3600 1")
     daemon = lab.start(lease="1s")
@@ -242,6 +246,7 @@ def test_row_20_a_redis_that_loads_for_long(make: MakeLaboratory) -> None:
     assert 1 <= len(away) <= 5, away
 
 
+@pytest.mark.long
 def test_row_20_a_script_without_end(make: MakeLaboratory) -> None:
     lab = make("--lua-time-limit", "100")
     daemon = lab.start(lease="5s")
@@ -272,6 +277,7 @@ def killed(lab: Laboratory) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_row_22_the_password_is_changed(lab: Laboratory) -> None:
     lab.redis.execute_command("ACL", "SETUSER", "worker", "on", ">first", "~*", "&*", "+@all")
     daemon = lab.start(redis_username="worker", redis_password="first", lease="15s")
@@ -298,6 +304,7 @@ def connections(lab: Laboratory) -> int:
     return int(lab.redis.info("stats")["total_connections_received"])
 
 
+@pytest.mark.long
 def test_row_22_the_acl_is_narrowed(lab: Laboratory) -> None:
     lab.redis.execute_command("ACL", "SETUSER", "worker", "on", ">first", "~*", "&*", "+@all")
     daemon = lab.start(redis_username="worker", redis_password="first")

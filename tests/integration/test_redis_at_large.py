@@ -33,7 +33,7 @@ from tests.support.servers import newest_binary, newest_server
 from tests.support.tcp import TcpServer
 from tests.support.tls import Authority
 from tests.support.waiting import eventually
-from tests.support.workplace import workplace
+from tests.support.workshop import workshop
 
 HANDLERS = """
 @handlers.job("film")
@@ -382,7 +382,7 @@ def refusals(client: redis.Redis) -> list[Any]:
 
 
 def test_every_user_does_its_work_with_the_rights_it_has(guarded: RedisServer, tmp_path: Path) -> None:
-    with workplace(guarded, tmp_path, HANDLERS) as place, queue_of(guarded, "producer") as queue:
+    with workshop(guarded, tmp_path, HANDLERS) as place, queue_of(guarded, "producer") as queue:
         raw = place.producer.redis
         # Left by a daemon that is gone, so that recovering and the slow walk have work too.
         lapsed = place.producer.put("lapsed", "quick", created_at=1, fence=1, worker="gone", status="processing")
@@ -441,6 +441,8 @@ def test_nobody_may_do_more(guarded: RedisServer, user: str, commands: list[str]
         with pytest.raises(StoreError) as error:
             link.command(*command.replace("'", "").split(" "))
         assert error.value.fault is StoreFault.DENIED, f"{command}: {error.value}"
+    # Being refused a command is no reason to log in again.
+    assert link.generation == 1
     link.close()
 
 
@@ -457,7 +459,7 @@ def test_what_the_reader_may_not_do_is_told_in_one_line(guarded: RedisServer, tm
 
 def test_a_server_without_client_config_and_info_is_polled(tmp_path: Path) -> None:
     taken = [word for command in ("CLIENT", "CONFIG", "INFO") for word in ("--rename-command", command, "")]
-    with newest_server(*taken) as server, workplace(server, tmp_path, HANDLERS) as place:
+    with newest_server(*taken) as server, workshop(server, tmp_path, HANDLERS) as place:
         daemon = place.start(lease="500ms")
         for number in range(3):
             assert place.producer.run(f"job{number}", "quick")["status"] == "completed"
@@ -631,3 +633,11 @@ def test_an_error_in_the_url_shows_no_password(url: str, tmp_path: Path) -> None
     assert done.returncode == 78
     assert hides(done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_a_password_for_sentinels_is_refused_on_a_command_line(tmp_path: Path) -> None:
+    url = f"redis+sentinel://localhost/films?sentinel_password={SECRET}"
+    done = program("jobqd", "check", "--redis-url", url, cwd=tmp_path)
+    assert done.returncode == 78
+    assert "every user of this machine can read a command line" in done.stderr
+    assert hides(done.stdout, done.stderr)

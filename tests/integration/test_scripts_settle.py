@@ -395,7 +395,7 @@ def test_counters_are_conserved(lab: Lab) -> None:
 
 @pytest.mark.parametrize("name", ["ready", "active", "scheduled", "dead"])
 def test_a_key_of_a_wrong_type_stops_a_settle_before_it_writes(lab: Lab, name: str) -> None:
-    orders = [order(lab.leased(to), to) for to in ("retrying", "ready", "dead")]
+    orders = [order(lab.leased(to), to) for to in ("completed", "retrying", "ready", "dead")]
     lab.raw.delete(getattr(lab.keys, name))
     lab.raw.set(getattr(lab.keys, name), "foreign")
     before = lab.snapshot()

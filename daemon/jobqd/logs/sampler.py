@@ -8,7 +8,6 @@ from typing import Any
 from jobqd.clock import Clock
 from jobqd.logs.logger import Logger
 
-
 SAMPLED = frozenset({
     "job.cancelled", "job.dead", "job.dropped", "job.expired", "job.lost", "job.persisted", "job.recovered",
     "job.refused", "job.released", "job.restored", "job.retrying", "job.snoozed", "job.ttl", "job.unacknowledged",
@@ -17,10 +16,10 @@ SAMPLED = frozenset({
 
 
 class RunLog:
-    """The log for the daemon's parts. Lines of ended runs come to at most `limit_per_second`, of trouble with jobs
-    (SAMPLED) to `trouble_per_second`; what is left out is counted and told each second.
+    """The log of the daemon's parts, in which lines about single jobs are kept to a rate.
 
-    Of the many lines of completed runs, callers ask before they build the fields::
+    At most `limit_per_second` tell of completed runs and `trouble_per_second` of trouble with jobs (SAMPLED); what is
+    left out is counted and told each second. Of completed runs, callers ask before they build the fields::
 
         if runs.admit():
             runs.ended("job.completed", job_id=..., duration=...)
@@ -43,7 +42,7 @@ class RunLog:
         self._window_end = clock.monotonic() + 1.0
 
     def bind(self, **fields: Any) -> Any:
-        """Return a logger with these fields, for a job's own lines: those are the application's, so none is left out."""
+        """Return a logger with these fields, for a job's own lines: none of the application's is left out."""
         return self._logger.bind(**fields)
 
     def is_enabled_for(self, level: int) -> bool:

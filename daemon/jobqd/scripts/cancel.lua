@@ -66,8 +66,8 @@ for _, job in ipairs(jobs) do
     redis.pcall('LPUSH', finished, job.id)
     redis.pcall('LTRIM', finished, 0, finished_max - 1)
     redis.pcall('HINCRBY', counters, 'cancelled', 1)
-    redis.call('PUBLISH', channel_prefix .. job.id, '{"status":"cancelled"}')
-    if job.running then redis.call('PUBLISH', control, 'cancel ' .. job.id) end
+    redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"cancelled"}')
+    if job.running then redis.pcall('PUBLISH', control, 'cancel ' .. job.id) end
   end
 end
 if entered > 0 then redis.pcall('HINCRBY', counters, 'entered', entered) end

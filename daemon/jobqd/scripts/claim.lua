@@ -274,7 +274,7 @@ for _, job in ipairs(taken) do
   redis.call('HSET', key, unpack(changes))
   if fields.held or fields.progress then redis.call('HDEL', key, 'held', 'progress', 'step', 'eta_seconds') end
   if fields.held then redis.pcall('ZREM', held .. ':' .. fields.held, job.id) end
-  redis.call('PUBLISH', channel_prefix .. job.id, '{"status":"processing"}')
+  redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"processing"}')
 end
 for _, job in ipairs(aside) do
   local key = job_prefix .. job.id

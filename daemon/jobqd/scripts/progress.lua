@@ -34,6 +34,6 @@ end
 for _, i in ipairs(accepted) do
   local key = job_prefix .. ARGV[i]
   redis.call('HSET', key, 'progress', ARGV[i + 2], 'step', ARGV[i + 3], 'eta_seconds', ARGV[i + 4])
-  redis.call('PUBLISH', channel_prefix .. ARGV[i], ARGV[i + 5])
+  redis.pcall('PUBLISH', channel_prefix .. ARGV[i], ARGV[i + 5])
 end
 return refused

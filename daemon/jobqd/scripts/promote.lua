@@ -58,7 +58,7 @@ for _, job in ipairs(moves) do
   end
   redis.call('HSET', job_prefix .. job.id, unpack(changes))
   redis.call('ZREM', scheduled, job.id)
-  redis.call('PUBLISH', channel_prefix .. job.id, '{"status":"queued"}')
+  redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"queued"}')
 end
 if #gone > 0 then redis.call('ZREM', scheduled, unpack(gone)) end
 

@@ -172,7 +172,7 @@ for i, run in ipairs(accepted) do
   if run.charge == 'crashes' and run.guard == 'run' then add('crashed') end
   if run.charge == 'crashes' and run.guard ~= 'run' then add('lapsed') end
   if run.charge == 'interruptions' then add('interrupted') end
-  redis.call('PUBLISH', channel_prefix .. run.id, '{"status":"' .. STATUS[run.to] .. '"}')
+  redis.pcall('PUBLISH', channel_prefix .. run.id, '{"status":"' .. STATUS[run.to] .. '"}')
 end
 for _, id in ipairs(leftovers) do left[#left + 1] = id end
 for i = 1, count do

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from jobqd.keys import BASE_KINDS
 from jobqd.scripts import Script
 
 T = TypeVar("T")
@@ -28,6 +29,16 @@ class Call(Generic[T]):
     def by_source(self) -> tuple[Argument, ...]:
         """The command that carries the script's source, for a server that does not know it."""
         return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.args)
+
+
+def misplaced(keys: Sequence[str], kinds: Sequence[str]) -> str:
+    """Return which of a script's keys are not of the type they must be, by what TYPE said of each; empty for none."""
+    wrong = [
+        f"{key} is a {kind}, not a {expected}"
+        for key, kind, expected in zip(keys, kinds, BASE_KINDS, strict=False)
+        if kind not in (expected, "none")
+    ]
+    return f"{', '.join(wrong)}: RENAME or DEL what stands there" if wrong else ""
 
 
 def same(reply: Any) -> Any:

@@ -135,6 +135,16 @@ def elsewhere(error: Exception) -> bool:
     return any(match.group(1) in ("CLUSTERDOWN", "NOREPLICAS") for match in _CODE.finditer(str(error)))
 
 
+def unusable(error: Exception) -> bool:
+    """Whether a connection must be made anew after an error: it is broken, on the wrong server, or not logged in.
+
+    What an ACL forbids (NOPERM) is decided command by command, on the same connection.
+    """
+    if not refusal(error) or elsewhere(error):
+        return True
+    return fault_of(error) is StoreFault.DENIED and not isinstance(error, redis_errors.NoPermissionError)
+
+
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     """Return the error of TLS that an exception of redis-py came from: it keeps no more than its text."""
     depth = 0

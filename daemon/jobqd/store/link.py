@@ -13,9 +13,10 @@ from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.connection import AbstractConnection as SyncConnection
 
 from jobqd.errors import StoreError, StoreFault
-from jobqd.store.call import Argument, Call
+from jobqd.keys import BASE_KINDS
+from jobqd.store.call import Argument, Call, misplaced
 from jobqd.store.connect import REPLY_TIMEOUT, Target, peer
-from jobqd.store.faults import RAISED, elsewhere, no_script, refusal, store_error
+from jobqd.store.faults import RAISED, elsewhere, no_script, store_error, unusable
 
 T = TypeVar("T")
 
@@ -71,12 +72,25 @@ class Link:
         """Run a script and return its parsed reply. Raises StoreError."""
         async with self._lock:
             try:
-                reply = await self._exchange(call.by_sha())
-            except RAISED as error:
-                if not no_script(error):
-                    raise await self._failed(error) from None
-                reply = await self._answer(call.by_source())
+                reply = await self._execute(call)
+            except StoreError as error:
+                raise await self._explained(error, call) from None
         return call.parse(reply)
+
+    async def _execute(self, call: Call[Any]) -> Any:
+        try:
+            return await self._exchange(call.by_sha())
+        except RAISED as error:
+            if not no_script(error):
+                raise await self._failed(error) from None
+        return await self._answer(call.by_source())
+
+    async def _explained(self, error: StoreError, call: Call[Any]) -> StoreError:
+        """Return an error of a wrong type with the key it comes from: Redis does not say which of them it is."""
+        if error.fault is not StoreFault.WRONGTYPE:
+            return error
+        kinds = [await self._answer(("TYPE", key)) for key in call.keys[: len(BASE_KINDS)]]
+        return StoreError(error.fault, misplaced(call.keys, kinds) or str(error))
 
     async def command(self, *command: Argument) -> Any:
         """Run one command and return its reply. Raises StoreError."""
@@ -142,12 +156,11 @@ class Link:
         return connection
 
     async def _failed(self, error: Exception) -> StoreError:
-        reason = store_error(error)
         if elsewhere(error):
             self._target.doubt()
-        if not refusal(error) or elsewhere(error) or reason.fault is StoreFault.DENIED:
+        if unusable(error):
             await self._drop()
-        return reason
+        return store_error(error)
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -169,12 +182,24 @@ class SyncLink:
         """Run a script and return its parsed reply. Raises StoreError."""
         with self._guard():
             try:
-                reply = self._exchange(call.by_sha())
-            except RAISED as error:
-                if not no_script(error):
-                    raise self._failed(error) from None
-                reply = self._answer(call.by_source())
+                reply = self._execute(call)
+            except StoreError as error:
+                raise self._explained(error, call) from None
         return call.parse(reply)
+
+    def _execute(self, call: Call[Any]) -> Any:
+        try:
+            return self._exchange(call.by_sha())
+        except RAISED as error:
+            if not no_script(error):
+                raise self._failed(error) from None
+        return self._answer(call.by_source())
+
+    def _explained(self, error: StoreError, call: Call[Any]) -> StoreError:
+        if error.fault is not StoreFault.WRONGTYPE:
+            return error
+        kinds = [self._answer(("TYPE", key)) for key in call.keys[: len(BASE_KINDS)]]
+        return StoreError(error.fault, misplaced(call.keys, kinds) or str(error))
 
     def command(self, *command: Argument) -> Any:
         """Run one command and return its reply. Raises StoreError."""
@@ -220,12 +245,11 @@ class SyncLink:
         return connection
 
     def _failed(self, error: Exception) -> StoreError:
-        reason = store_error(error)
         if elsewhere(error):
             self._target.doubt()
-        if not refusal(error) or elsewhere(error) or reason.fault is StoreFault.DENIED:
+        if unusable(error):
             self._drop()
-        return reason
+        return store_error(error)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
