@@ -87,9 +87,7 @@ def one_owner(books: Books) -> Iterator[str]:
 def counts_conserved(books: Books) -> Iterator[str]:
     """C: entered = completed + failed + cancelled + entered jobs that have not ended; each counter is its jobs."""
     count = books.counters.get
-    unfinished = sum(
-        job.get("status") not in TERMINAL and "_due_at" in job for job in books.jobs.values()
-    )
+    unfinished = sum(job.get("status") not in TERMINAL and "_due_at" in job for job in books.jobs.values())
     ended = sum(count(status, 0) for status in TERMINAL)
     if count("entered", 0) != ended + unfinished:
         yield f"entered {count('entered', 0)}, but {ended} ended and {unfinished} have not: {books.counters}"

@@ -12,19 +12,18 @@ import pytest
 from tests.fault.laboratory import Laboratory, laboratory
 
 MakeLaboratory = Callable[..., Laboratory]
-_LONG = pytest.mark.skip(reason="a long scenario: make faults")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: a fault scenario of more than a few seconds; runs with make faults")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("JOBQD_FAULTS") == "all":
         return
-    for item in items:
-        if item.get_closest_marker("long"):
-            item.add_marker(_LONG)
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture

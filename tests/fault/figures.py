@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tests.fault.checker import Books
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Runs that began, runs beyond the first of a job, refused outcomes, and seconds until what was lost ran again."""
+    """Runs that began, how many of them were for nothing, refused outcomes, seconds until what was lost ran again."""
 
     title: str
     injected: str
@@ -37,12 +38,21 @@ def quantile(values: Sequence[float], share: float) -> str:
     return f"{ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]:.2f} s"
 
 
+def count_duplicates(books: Books) -> int:
+    """Return how many runs began beyond those that ended by themselves and were charged as attempts."""
+    jobs = books.jobs
+    return sum(
+        max(0, len(runs) - int(jobs.get(job_id, {}).get("attempts", 0)) - (job_id not in jobs))
+        for job_id, runs in books.runs.items()
+    )
+
+
 def reruns(books: Books, faults: Sequence[float]) -> list[float]:
     """Return for each run that followed a lost one the seconds since the last fault before it."""
     found = []
     for runs in books.runs.values():
-        for run in runs[1:]:
+        for before, run in pairwise(runs):
             earlier = [at for at in faults if at < run.started]
-            if earlier:
+            if earlier and run.attempt == before.attempt:
                 found.append(run.started - max(earlier))
     return found

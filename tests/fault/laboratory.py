@@ -14,7 +14,7 @@ import redis
 from jobqd.client import Queue
 from jobqd.keys import Keys
 from tests.fault.checker import TERMINAL, Books, read_books, violations
-from tests.fault.figures import Figures, reruns
+from tests.fault.figures import Figures, count_duplicates, reruns
 from tests.fault.ledger import RunLedger
 from tests.redis_server import RedisServer
 from tests.support.daemon import Daemon
@@ -138,7 +138,7 @@ class Laboratory:
             eventually(lambda: not left(), "every job ends", timeout)
         except AssertionError as error:
             still = {job_id: self.redis.hgetall(self.keys.job(job_id)) for job_id in left()[:5]}
-            logs = "\n".join(daemon.log[-3000:] for daemon in self.shop.daemons)
+            logs = "\n".join(map(_troubles, self.shop.daemons))
             raise AssertionError(f"{error}\n{still}\n{logs}") from None
 
     def fault(self) -> None:
@@ -161,25 +161,27 @@ class Laboratory:
         """Hold ledger and Redis against each other; returns and prints the figures.
 
         `refused` is the least number of outcomes that must have been refused, `duplicates` the exact number of runs
-        beyond the first, `bound` the longest recovery in seconds (R).
+        that were lost or interrupted (0: nobody may be charged either), `bound` the longest recovery in seconds (R).
         """
         if refused:
             eventually(lambda: int(self.redis.hget(self.keys.counters, "refused") or 0) >= refused, "refused outcomes")
         books = self.books(**more)
-        began = [len(runs) for runs in books.runs.values()]
         figures = Figures(
-            title, injected, len(books.acknowledged), sum(began), sum(n - 1 for n in began),
+            title, injected, len(books.acknowledged), sum(map(len, books.runs.values())), count_duplicates(books),
             books.counters.get("refused", 0), self.outages or reruns(books, self.faults),
         )  # fmt: skip
         print(figures.line())
         found = violations(books)
         if duplicates is not None and figures.duplicates != duplicates:
             found.append(f"O: {figures.duplicates} duplicates, {duplicates} expected")
+        if duplicates == 0:
+            charged = [job_id for job_id, job in books.jobs.items() if job.keys() & {"crashes", "interruptions"}]
+            found += [f"A: {job_id} was charged, though no run of it was lost" for job_id in charged]
         if bound is not None and figures.recoveries and max(figures.recoveries) > bound:
             found.append(f"R: recovered after {max(figures.recoveries):.2f} s, the bound is {bound:g} s")
         # A line that is not the log's own is a traceback of something that nobody caught.
         crashed = [daemon for daemon in self.shop.daemons if daemon.of("") or daemon.of("daemon.crashed")]
-        logs = "\n".join(daemon.log[-3000:] for daemon in (self.shop.daemons if found else crashed))
+        logs = "\n".join(map(_troubles, self.shop.daemons if found else crashed))
         assert not found, "\n".join([figures.line(), *found, logs])
         assert not crashed, logs
         return figures
@@ -189,6 +191,14 @@ class Laboratory:
         began = time.monotonic()
         self.wait_ended(self.put(1))
         self.outages.append(time.monotonic() - began)
+
+
+def _troubles(daemon: Daemon) -> str:
+    """Return the end of a daemon's log, without the lines of completed jobs, for the message of a failed scenario."""
+    lines = [str(record) for record in daemon.records if record["event"] != "job.completed"]
+    crash = [record.get("exception", record.get("text")) for record in daemon.records if not record["event"]]
+    crash += [record["exception"] for record in daemon.of("daemon.crashed")]
+    return "\n".join([*(line[:300] for line in lines[-12:]), *map(str, crash)])
 
 
 def server_for(*arguments: str) -> RedisServer:

@@ -25,8 +25,8 @@ class Nemesis:
         self._victim = victim()
         self._faults = (
             self._kill, self._pause, self._stop, self._freeze_redis, self._kill_redis, self._cut_clients, self._reset,
-            self._half_close, self._partition, self._lose_or_copy, self._slow, self._chop, self._flush, self._hold_writes,
-            self._fill_memory,
+            self._half_close, self._partition, self._lose_or_copy, self._slow, self._chop, self._flush,
+            self._hold_writes, self._fill_memory,
         )  # fmt: skip
 
     def strike(self) -> str:

@@ -1,9 +1,8 @@
-"""Hours of everything at once: `python -m tests.fault.soak --seed 7 --minutes 60`. One line a round; exit 1 at a find."""
+"""Hours of everything at once: `python -m tests.fault.soak --seed 7 --minutes 60`; a line a round, exit 1 at a find."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -49,7 +48,7 @@ class Soak:
         figures = lab.check(f"round {number}", ", ".join(struck), expected_to_fail=frozenset(flaky))
         self._clear()
         self.memory.append(_resident(self._steady.pid))
-        self.files.append(len(os.listdir(f"/proc/{self._steady.pid}/fd")))
+        self.files.append(len(list(Path(f"/proc/{self._steady.pid}/fd").iterdir())))
         return figures.line()
 
     def _enqueue(self, flaky: set[str]) -> None:
@@ -87,7 +86,10 @@ class Soak:
 def soaking(directory: Path, seed: int) -> Iterator[Soak]:
     """A soak by a seed, on a Redis that keeps its writes."""
     random = Random(seed)
-    with laboratory(directory, "--appendonly", "yes", "--appendfsync", "always") as lab, proxy(lab.server.socket, seed) as net:
+    with (
+        laboratory(directory, "--appendonly", "yes", "--appendfsync", "always") as lab,
+        proxy(lab.server.socket, seed) as net,
+    ):
         settings = {"lease": LEASE, "redis_url": net.url, "retry_max_delay": "2s", "drain_timeout": "1s"}
         steady = lab.start("steady", **settings)
         yield Soak(lab, Nemesis(lab, net, random, lambda: lab.start("victim", **settings)), steady, random)
@@ -113,8 +115,8 @@ def main() -> int:
             sys.stdout.flush()
         memory, files = soak.growth()
         print(
-            f"seed {arguments.seed}: {number} rounds, memory {soak.memory[-1] / 2**20:.1f} MiB ({memory / 2**20:+.1f}), "
-            f"file descriptors {soak.files[-1]} ({files:+d})"
+            f"seed {arguments.seed}: {number} rounds, memory {soak.memory[-1] / 2**20:.1f} MiB "
+            f"({memory / 2**20:+.1f}), file descriptors {soak.files[-1]} ({files:+d})"
         )
         return 0 if soak.flat() else 1
 

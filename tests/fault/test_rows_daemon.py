@@ -144,8 +144,23 @@ def test_row_06_a_handler_blocks_the_loop_for_10_s(lab: Laboratory) -> None:
     assert first.of("loop.unblocked")
 
 
-@pytest.mark.skip(reason="no limit ends a loop that is blocked for ever, or C code that keeps the GIL, yet")
-def test_row_06_a_handler_blocks_the_loop_for_ever() -> None: ...
+@pytest.mark.long
+def test_row_06_a_handler_blocks_the_loop_for_ever(lab: Laboratory) -> None:
+    daemon = lab.start(block_limit="2s")
+    neighbours = lab.put(4, "gated")
+    lab.wait_started(4)
+    (blocker,) = lab.put(1, "blocks")
+    lab.wait_started(5)
+    assert daemon.wait(20) == 70
+    lab.fault()
+    lab.gates.open("unblock")
+    lab.gates.open("gate")
+    lab.start()
+    lab.wait_ended()
+    lab.check("row 6 for ever", "the loop blocked without end, block_limit 2 s, restarted", duplicates=5, bound=3)
+    charges = [lab.redis.hmget(lab.keys.job(job_id), "crashes", "interruptions") for job_id in neighbours]
+    assert charges == [[None, "1"]] * 4
+    assert lab.redis.hmget(lab.keys.job(blocker), "crashes", "interruptions") == ["1", None]
 
 
 @pytest.mark.long

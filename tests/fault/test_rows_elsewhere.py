@@ -9,19 +9,19 @@ import pytest
 from tests.fault.soak import soaking
 
 
-@pytest.mark.skip(reason="tests/integration/test_children.py")
+@pytest.mark.skip(reason="shown by tests/integration/test_children.py")
 def test_row_03_a_poison_job_among_a_hundred() -> None: ...
 
 
-@pytest.mark.skip(reason="tests/integration/test_sentinel.py")
+@pytest.mark.skip(reason="shown by tests/integration/test_redis_at_large.py")
 def test_row_21_a_failover_with_sentinel() -> None: ...
 
 
-@pytest.mark.skip(reason="tests/integration/test_programs.py, test_daemon_programs.py")
+@pytest.mark.skip(reason="shown by tests/integration/test_daemon_programs.py and test_programs.py")
 def test_row_27_a_stop_while_a_program_runs() -> None: ...
 
 
-@pytest.mark.skip(reason="tests/property/test_injected_errors.py")
+@pytest.mark.skip(reason="shown by tests/property/test_injected_errors.py")
 def test_row_28_an_error_at_every_call_of_every_script() -> None: ...
 
 

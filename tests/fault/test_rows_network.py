@@ -47,6 +47,16 @@ def test_row_11_connections_cut_at_10_hz(lab: Laboratory, kind: str) -> None:
     assert not daemon.of("job.refused")
 
 
+def test_row_11_connections_reset_whether_idle_or_not(lab: Laboratory, net: Proxy) -> None:
+    daemon = lab.start(redis_url=net.url)
+    for round_ in range(10):
+        net.reset()
+        lab.wait_ended(lab.put(2 * round_))
+    lab.check("row 11 reset", "all connections reset (RST) 10 times", duplicates=0)
+    assert not daemon.of("job.refused")
+    assert daemon.stop() == 0
+
+
 @pytest.mark.parametrize("name", STATE_CHANGES)
 def test_row_12_reply_lost_after_execution(lab: Laboratory, net: Proxy, name: str) -> None:
     lab.start(redis_url=net.url, lease="1500ms")

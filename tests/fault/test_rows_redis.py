@@ -51,6 +51,7 @@ def test_row_09_redis_stalls(lab: Laboratory, seconds: float, lease: str) -> Non
     assert all("crashes" not in lab.redis.hgetall(lab.keys.job(job_id)) for job_id in lab.acknowledged)
 
 
+@pytest.mark.long
 def test_row_09_redis_away_for_longer_than_a_lease(lab: Laboratory) -> None:
     daemons = [lab.start(instance, lease="400ms") for instance in "ab"]
     lab.put(16, "gated")
@@ -66,6 +67,7 @@ def test_row_09_redis_away_for_longer_than_a_lease(lab: Laboratory) -> None:
     assert not any(daemon.of("job.refused") for daemon in daemons)
 
 
+@pytest.mark.long
 def test_row_10_writes_paused(lab: Laboratory) -> None:
     lab.start("a", lease="400ms")
     lab.start("b", lease="400ms")

@@ -16,6 +16,8 @@ from tests.support.log import RecordingLog
 from tests.support.workshop import Workshop, workshop
 
 KEYS = Keys("m:")
+BALLAST = 20 * 2**20
+"""Bytes beside which a connection more or less does not count."""
 
 
 @pytest.fixture(params=sorted(binaries()))
@@ -27,6 +29,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 @pytest.fixture
 def lab(server: RedisServer) -> Iterator[Lab]:
     lab = Lab(server.url, KEYS)
+    lab.raw.setrange("ballast", BALLAST, "x")
     yield lab
     lab.close()
 
@@ -100,8 +103,8 @@ def test_a_daemon_on_a_full_redis_says_so_and_keeps_results_briefly(server: Redi
 
 def _daemon_on_little_memory(place: Workshop) -> None:
     redis = place.producer.redis
-    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] / 0.95) + 2**19)
-    redis.set("ballast", "x" * 2**19)
+    redis.setrange("ballast", BALLAST, "x")
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] / 0.94))
     daemon = place.start()
     daemon.wait_for("redis.memory_tight", level="warning")
     assert place.producer.run("a", "quick")["status"] == "completed"

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from jobqd.job import Claimed
 from jobqd.store.producing import NewJob
+from jobqd.store.running import Suspects
 from tests.support.lab import TERMINAL, Lab, lapse_orders, order
 
 IDS = ("a", "b", "c", "d", "e\n{}*")
@@ -96,7 +97,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _views(self) -> dict[str, View]:
         lab, keys = self.lab, self.lab.keys
-        reasons = sorted(("missing", "type:mail", "type:film"))
+        reasons = ("missing", "suspect", "type:mail", "type:film")
         pipe = lab.raw.pipeline(transaction=False)
         for job_id in IDS:
             pipe.hgetall(keys.job(job_id))
@@ -105,7 +106,7 @@ class QueueMachine(RuleBasedStateMachine):
             pipe.zrange(key, 0, -1)
         replies = pipe.execute()
         views = {job_id: View(replies[2 * n], replies[2 * n + 1]) for n, job_id in enumerate(IDS)}
-        places = ("ready", "active", "scheduled", "held", "held", "held")
+        places = ("ready", "active", "scheduled", *["held"] * 4)
         for place, members in zip(places, replies[2 * len(IDS) :], strict=True):
             for job_id in members:
                 views[job_id].places.append(place)
@@ -202,9 +203,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     # A daemon
 
-    @rule(worker=workers, want=st.integers(1, 4), types=allowances)
-    def claim(self, worker: str, want: int, types: dict[str, int]) -> None:
-        claims = self.lab.claim(worker, want, types=types, max_age=1e12)
+    @rule(worker=workers, want=st.integers(1, 4), types=allowances, suspects=room)
+    def claim(self, worker: str, want: int, types: dict[str, int], suspects: int) -> None:
+        claims = self.lab.claim(worker, want, types=types, max_age=1e12, suspects=Suspects(1, suspects))
         taken = [job.id for job in claims.jobs]
         assert len(taken) == len(set(taken)) <= want
         assert not claims.more
@@ -222,15 +223,18 @@ class QueueMachine(RuleBasedStateMachine):
                 self.charged[job.id] = 0
         for job_type, allowance in types.items():
             assert allowance < 0 or sum(job.type == job_type for job in claims.jobs) <= allowance
+        assert suspects < 0 or sum(job.crashes > 0 for job in claims.jobs) <= suspects
         if len(taken) < want:
-            self._nothing_left(types, taken)
+            self._nothing_left(types, taken, suspects)
         self.last_claim[worker] = (self.lab.numbers[worker], [(job.id, job.fence) for job in claims.jobs])
 
-    def _nothing_left(self, types: dict[str, int], taken: list[str]) -> None:
+    def _nothing_left(self, types: dict[str, int], taken: list[str], suspects: int) -> None:
         assert self.lab.raw.zcard(self.lab.keys.ready) == 0
         for job_type, allowance in types.items():
             if allowance < 0:
                 assert self.lab.raw.zcard(self.lab.keys.held_for(f"type:{job_type}")) == 0, taken
+        if suspects < 0:
+            assert self.lab.raw.zcard(self.lab.keys.held_for("suspect")) == 0, taken
 
     @precondition(lambda self: self.last_claim)
     @rule(data=st.data(), late=st.booleans())

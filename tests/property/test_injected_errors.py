@@ -180,8 +180,8 @@ CALLS = (
 )  # fmt: skip
 
 
-SPARE = (claim, claim_once_more, settle, settle_dead_daemon, lapsed, promote, walk, beat, cancel)
-"""Scripts that do without some of their calls: presence, counters and other things for people."""
+SPARE = (claim, claim_once_more, settle, settle_dead_daemon, lapsed, promote, walk, beat, cancel, progress, dead_retry)
+"""Scripts that do without some of their calls: presence, counters, messages and other things for people."""
 
 
 def run_to_the_end(lab: Lab) -> Counter[str]:

@@ -100,7 +100,7 @@ def watched(binary: Path, directory: Path) -> Iterator[Watched]:
         for server in (master, replica):
             stack.callback(server.close)
         master.start()
-        replica.start("--replicaof", f"127.0.0.1 {master.port}")
+        replica.start("--replicaof", "127.0.0.1", str(master.port))
         sentinels = [Sentinel(binary, directory, number) for number in (1, 2, 3)]
         for sentinel in sentinels:
             stack.callback(sentinel.close)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from redis import exceptions
 
 from jobqd.errors import StoreFault
-from jobqd.store.faults import RAISED, fault_of, no_script, refusal, store_error
+from jobqd.keys import Keys
+from jobqd.store.call import misplaced
+from jobqd.store.faults import RAISED, REACTIONS, fault_of, no_script, refusal, store_error
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -49,6 +53,12 @@ def caused(error: Exception, cause: Exception) -> Exception:
             exceptions.ResponseError("Error running script (call to f_0): -OOM command not allowed"),
             StoreFault.FULL,
         ),
+        # Redis 6.2 and 7.0 give no code where the ACL forbids what a script does.
+        (
+            exceptions.ResponseError("ERR The user executing the script can't run this command or subcommand"),
+            StoreFault.DENIED,
+        ),
+        (exceptions.ResponseError("ERR Error running script: -non local key in a cluster node"), StoreFault.BUSY),
         (exceptions.ResponseError("ERR a READONLYish word, OOMs, and a misconf"), StoreFault.OTHER),
     ],
 )  # fmt: skip
@@ -87,3 +97,32 @@ def test_waiting_helps_unless_a_key_is_wrong_or_nobody_knows(fault: StoreFault) 
     from jobqd.errors import StoreError  # noqa: PLC0415
 
     assert StoreError(fault, "x").transient is (fault not in (StoreFault.WRONGTYPE, StoreFault.OTHER))
+
+
+def test_the_table_names_every_fault_and_each_code_once() -> None:
+    assert set(REACTIONS) == set(StoreFault)
+    codes = [code for reaction in REACTIONS.values() for code in reaction.codes]
+    assert len(codes) == len(set(codes))
+    for reaction in REACTIONS.values():
+        assert 0 < reaction.first_pause <= reaction.longest_pause <= 5
+
+
+def test_operations_shows_the_same_table() -> None:
+    text = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    section = text.partition("### What Redis may answer")[2].partition("###")[0]
+    rows = {row.split("|")[2].strip(" `"): row for row in section.splitlines() if row.startswith("| ")}
+    for fault, reaction in REACTIONS.items():
+        row = rows[fault]
+        assert reaction.meaning.partition(": check")[0] in row
+        words = [*reaction.codes, *(text.removesuffix(" in a cluster node") for text in reaction.texts)]
+        assert not [word for word in words if word not in row]
+        longest = f"{reaction.longest_pause:g} s"
+        assert longest in row or "as above" in row or fault is StoreFault.FULL
+
+
+def test_a_wrong_type_is_named_with_its_key() -> None:
+    keys = Keys("p:")
+    right = ("zset", "none", "zset", "set", "zset", "list", "none", "hash")
+    assert misplaced(keys.base, right) == ""
+    wrong = misplaced((*keys.base, "p:job_queue:claim:w"), ("list", *right[1:7], "string"))
+    assert wrong.startswith("p:job_queue is a list, not a zset, p:job_queue:counters is a string, not a hash: RENAME")

@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -468,6 +469,33 @@ def test_the_last_suppressed_lines_are_told_without_another_run(pipe):
     runs.flush()
     runs.flush()
     assert [line["count"] for line in pipe.objects()] == [1, 1]
+
+
+def test_trouble_with_jobs_is_sampled_and_what_jobs_log_is_not(pipe):
+    clock = Clock()
+    log = RunLog(pipe.log, clock, trouble_per_second=2)
+    for _ in range(3):
+        log.error("job.dead", job_id="1")
+        log.warning("job.dropped", job_id="1")
+        log.error("job.not_recorded", job_id="1")
+        log.warning("redis.away")
+        log.bind(job_id="1").warning("job.dead")
+    clock.now += 1.0
+    log.info("job.snoozed")
+    lines = pipe.objects()
+    events = Counter(line["event"] for line in lines)
+    assert events["job.dead"] == 1 + 3
+    assert (events["job.dropped"], events["job.snoozed"]) == (1, 1)
+    assert events["job.not_recorded"] == events["redis.away"] == 3
+    assert [line["count"] for line in lines if line["event"] == "job.lines_suppressed"] == [4]
+
+
+def test_an_id_of_any_length_is_a_short_field(pipe):
+    pipe.log.info("job.completed", job_id="x" * 100_000, job_type="y" * 300, other="z" * 1000)
+    [line] = pipe.objects()
+    assert len(line["job_id"]) < 400
+    assert "characters left out" in line["job_id"]
+    assert (len(line["job_type"]), len(line["other"])) == (300, 1000)
 
 
 def test_nothing_is_admitted_below_the_level():

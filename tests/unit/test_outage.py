@@ -77,3 +77,22 @@ def test_every_fault_has_a_sentence() -> None:
         made.failed("claim", StoreError(fault, "x"))
         made.failed("claim", StoreError(fault, "x"))
         assert log.of("redis.away")[0]["problem"]
+
+
+def test_each_kind_of_fault_is_told_once_in_an_outage() -> None:
+    clock, log = ManualClock(), RecordingLog()
+    made = outage(clock, log)
+    denied = StoreError(StoreFault.DENIED, "WRONGPASS")
+    for error in (DOWN, DOWN, denied, DOWN, denied, DOWN):
+        made.failed("claim", error)
+    assert [fields["fault"] for fields in log.of("redis.away")] == ["down", "denied"]
+    made.succeeded("claim")
+    made.failed("claim", denied)
+    made.failed("claim", denied)
+    assert [fields["fault"] for fields in log.of("redis.away")] == ["down", "denied", "denied"]
+
+
+def test_what_a_person_has_to_put_right_is_tried_seldom() -> None:
+    made = outage(ManualClock(), RecordingLog())
+    denied = StoreError(StoreFault.DENIED, "WRONGPASS")
+    assert [made.failed("claim", denied) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]

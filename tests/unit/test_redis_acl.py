@@ -19,8 +19,8 @@ READING = {
 }  # fmt: skip
 FOLLOWING = {"time", "type", "hmget", "hgetall", "pttl", "zrangebyscore", "zrank", "zscore", "subscribe", "unsubscribe"}
 SERVING = {
-    "info", "client|id", "client|tracking", "client|trackinginfo", "subscribe", "time", "set", "get", "del", "zrem",
-    "zcard", "zcount", "hgetall",
+    "info", "client|id", "client|tracking", "client|trackinginfo", "subscribe", "time", "type", "set", "get", "del",
+    "zrem", "zcard", "zcount", "hgetall",
 }  # fmt: skip
 OF_PEOPLE = {"cancel", "dead_retry"}
 

@@ -108,7 +108,9 @@ def test_the_death_of_its_own_process_is_no_attempt_and_is_tried_again_with_back
     assert json.loads(order.history) == {"attempt": 2, "fence": 1, "error_type": "Crashed", "error": "it died"}
 
 
-@pytest.mark.parametrize(("max_crashes", "crashes", "to"), [(3, 1, "retrying"), (3, 2, "dead"), (2, 1, "dead"), (3, 9, "dead")])
+@pytest.mark.parametrize(
+    ("max_crashes", "crashes", "to"), [(3, 1, "retrying"), (3, 2, "dead"), (2, 1, "dead"), (3, 9, "dead")]
+)
 def test_the_death_of_its_own_process_convicts_a_suspect(max_crashes: int, crashes: int, to: str) -> None:
     order = decide(claimed(crashes=crashes), "w", Crashed("it died"), policy(max_crashes=max_crashes), half)
     assert (order.to, order.charge) == (to, "crashes")

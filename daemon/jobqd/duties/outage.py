@@ -8,7 +8,6 @@ from jobqd.clock import World
 from jobqd.errors import StoreError, StoreFault
 from jobqd.store.faults import REACTIONS
 
-_FIRST_DELAY = 0.05
 _REMIND_EVERY = 60.0
 
 
@@ -42,7 +41,7 @@ class Outage:
                 self._tell(part, error)
         if failures == 1 and reaction.at_once:
             return 0.0
-        ceiling = min(reaction.longest_pause, _FIRST_DELAY * 2.0 ** min(failures - 1, 20))
+        ceiling = min(reaction.longest_pause, reaction.first_pause * 2.0 ** min(failures - 1, 20))
         return ceiling / 2 + self._random() * ceiling / 2
 
     def succeeded(self, part: str) -> None:

@@ -4,12 +4,12 @@
 -- ARGV  1 job key prefix  2 progress channel prefix  3 worker  4 claim number  5 want (1..500)  6 lease (s)
 --       7 most ids put aside in one call  8 record's TTL (ms)  9 max_age (s)
 --       10 crashes from which on a job is a suspect  11 how many more suspects may run here (-1: no cap)
---       12 max_payload: most bytes of a job's own and its producer's fields (-1: no limit)
+--       12 max_payload: most bytes of the payload and the producer's own fields together (-1: no limit)
 --       then pairs: type, how many more of it may run here (-1: no cap). A type not named has no handler here.
 -- RETURNS  {now, more, {{id, fence, score, reborn, {field, value, ...}, too_large}, ...}, {id, reason, ...}}
 --       more: 1 when the head was full of jobs put aside, or of large ones; call again. reborn: 1 for a new enqueue of an
---       ended id: the caller forgets the fields of the old one. too_large: 0, or how many bytes beyond max_payload it
---       holds; then its large fields stay behind. The last list names ready entries that were dropped, and why.
+--       ended id: the caller forgets the fields of the old one. too_large: 0, or how many bytes they are, if more than
+--       max_payload; then its large fields stay behind. The last list names ready entries that were dropped, and why.
 --
 -- Sending it again with the same number gives the same leases; an older number gives none (a late copy of a request).
 
@@ -21,8 +21,12 @@ local aside_max, record_ttl, max_age = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV
 local suspicion, suspect_room, max_payload = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 
 local TERMINAL = {completed = true, failed = true, cancelled = true}
--- What runs leave behind does not count as their arguments.
-local OUTPUT = {result = true, error = true, error_type = true, traceback = true, checkpoint = true, _history = true}
+-- Fields of the daemon are no arguments.
+local OURS = {}
+for name in string.gmatch('status type created_at priority attempts max_attempts crashes interruptions timeout held started_at '
+  .. 'finished_at progress step eta_seconds result error error_type traceback fence worker checkpoint', '%S+') do
+  OURS[name] = true
+end
 -- The reply's bytes: beyond them the rest is for the next claim. A type is at most 128 characters.
 local REPLY_BYTES, TYPE_BYTES, SMALL = 8388608, 512, 1000
 
@@ -58,19 +62,21 @@ end
 
 -- A claimed job as it is handed out; of one that is too large, what the daemon needs to bury it.
 local function handed(id, fence, score, reborn, flat, bytes)
-  local own, small = 0, {}
-  if max_payload >= 0 and bytes > max_payload then
-    for i = 1, #flat, 2 do
-      local size = #flat[i] + #flat[i + 1]
-      if not OUTPUT[flat[i]] then own = own + size end
-      if size <= SMALL and #small < 100 then
-        small[#small + 1] = flat[i]
-        small[#small + 1] = flat[i + 1]
-      end
+  if max_payload < 0 or bytes <= max_payload then return {id, fence, score, reborn, flat, 0}, bytes end
+  local arguments, small = 0, {}
+  for i = 1, #flat, 2 do
+    local name, value = flat[i], flat[i + 1]
+    if name == 'payload' then
+      arguments = arguments + #value
+    elseif not OURS[name] and string.sub(name, 1, 1) ~= '_' then
+      arguments = arguments + #name + #value
+    elseif #value <= SMALL then
+      small[#small + 1] = name
+      small[#small + 1] = value
     end
   end
-  if own <= max_payload or max_payload < 0 then return {id, fence, score, reborn, flat, 0}, bytes end
-  return {id, fence, score, reborn, small, own}, SMALL
+  if arguments <= max_payload then return {id, fence, score, reborn, flat, 0}, bytes end
+  return {id, fence, score, reborn, small, arguments}, SMALL
 end
 
 -- 1. Has this very claim been made before?

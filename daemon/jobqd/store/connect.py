@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode, urlsplit
@@ -156,7 +158,8 @@ class Target:
         connection = self._async(node)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT + 1):
-                await connection.connect()
+                with _resets_named():
+                    await connection.connect()
                 if self._directory is not None and node is not None:
                     await self._admit(self._directory, node, connection)
         except BaseException as error:
@@ -200,7 +203,8 @@ class Target:
         connection = self._async(question.node, db=0, **self._directory_login)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                await connection.connect()
+                with _resets_named():
+                    await connection.connect()
                 return await _ask(connection, question.command)
         finally:
             await connection.disconnect(nowait=True)
@@ -279,8 +283,23 @@ def _forbidden(error: Exception) -> bool:
     return refusal(error) and fault_of(error) in (StoreFault.DENIED, StoreFault.OTHER)
 
 
+@contextmanager
+def _resets_named() -> Iterator[None]:
+    """Turn what uvloop raises on writing to a connection that was reset meanwhile into what asyncio raises."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionResetError(str(error)) from None
+
+
+async def send(connection: asynchronous.AbstractConnection, packed: Sequence[bytes]) -> None:
+    """Send commands that are packed already. Raises one of `faults.RAISED`."""
+    with _resets_named():
+        await connection.send_packed_command(packed, check_health=False)
+
+
 async def _ask(connection: asynchronous.AbstractConnection, command: tuple[str, ...]) -> Any:
-    await connection.send_command(*command, check_health=False)
+    await send(connection, connection.pack_command(*command))
     return await connection.read_response()
 
 

@@ -32,12 +32,14 @@ class Reaction:
     texts: tuple[str, ...] = ()
     at_once: bool = False
     """Whether the first failure in a row is nothing to speak of: tried again without a pause."""
+    first_pause: float = 0.05
     longest_pause: float = 2.0
-    """Seconds. Pauses between the tries of one part double up to it, half of each at random."""
+    """Seconds. Pauses between the tries of one part double from the first to the longest, half of each at random."""
 
 
 MAX_CLIENTS = "max number of clients reached"
-_BY_HAND = 5.0  # s; a wrong password is put right by a person, and each try stands in the server's ACL LOG
+# Seconds. A person puts a wrong password right, and until then each try stands in the server's ACL LOG.
+_WITH_CARE, _BY_HAND = 0.5, 5.0
 
 # Read from the top: the first row that fits counts. In redis-py a wrong password is a ConnectionError, and MASTERDOWN
 # a ClusterDownError.
@@ -48,9 +50,12 @@ REACTIONS: Mapping[StoreFault, Reaction] = MappingProxyType({
         classes=(redis_errors.AuthenticationError, redis_errors.NoPermissionError),
         # Redis before 7.2 gives no code where the ACL forbids a command inside a script.
         texts=("The user executing the script can't",),
+        first_pause=_WITH_CARE,
         longest_pause=_BY_HAND,
     ),
-    StoreFault.TLS: Reaction("the connection to Redis cannot be trusted", longest_pause=_BY_HAND),
+    StoreFault.TLS: Reaction(
+        "the connection to Redis cannot be trusted", first_pause=_WITH_CARE, longest_pause=_BY_HAND
+    ),
     StoreFault.READONLY: Reaction(
         "this Redis is not the master",
         codes=("READONLY", "MASTERDOWN", "UNBLOCKED", "MOVED"),

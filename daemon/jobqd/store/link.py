@@ -15,7 +15,7 @@ from redis.connection import AbstractConnection as SyncConnection
 from jobqd.errors import StoreError, StoreFault
 from jobqd.keys import BASE_KINDS
 from jobqd.store.call import Argument, Call, misplaced
-from jobqd.store.connect import REPLY_TIMEOUT, Target, peer
+from jobqd.store.connect import REPLY_TIMEOUT, Target, peer, send
 from jobqd.store.faults import RAISED, elsewhere, no_script, store_error, unusable
 
 T = TypeVar("T")
@@ -89,7 +89,10 @@ class Link:
         """Return an error of a wrong type with the key it comes from: Redis does not say which of them it is."""
         if error.fault is not StoreFault.WRONGTYPE:
             return error
-        kinds = [await self._answer(("TYPE", key)) for key in call.keys[: len(BASE_KINDS)]]
+        try:
+            kinds = [await self._answer(("TYPE", key)) for key in call.keys[: len(BASE_KINDS)]]
+        except StoreError:
+            return error
         return StoreError(error.fault, misplaced(call.keys, kinds) or str(error))
 
     async def command(self, *command: Argument) -> Any:
@@ -126,7 +129,7 @@ class Link:
         connection = self._connection or await self._connect()
         try:
             async with asyncio.timeout(REPLY_TIMEOUT):
-                await connection.send_packed_command([pack(command)], check_health=False)
+                await send(connection, [pack(command)])
                 return await connection.read_response()
         except TimeoutError:
             await self._drop()
@@ -139,9 +142,7 @@ class Link:
         connection = self._connection or await self._connect()
         try:
             async with asyncio.timeout(REPLY_TIMEOUT):
-                await connection.send_packed_command(
-                    [pack(command) for command in commands], check_health=False
-                )
+                await send(connection, [pack(command) for command in commands])
                 return [await connection.read_response() for _ in commands]
         except TimeoutError:
             await self._drop()
@@ -198,7 +199,10 @@ class SyncLink:
     def _explained(self, error: StoreError, call: Call[Any]) -> StoreError:
         if error.fault is not StoreFault.WRONGTYPE:
             return error
-        kinds = [self._answer(("TYPE", key)) for key in call.keys[: len(BASE_KINDS)]]
+        try:
+            kinds = [self._answer(("TYPE", key)) for key in call.keys[: len(BASE_KINDS)]]
+        except StoreError:
+            return error
         return StoreError(error.fault, misplaced(call.keys, kinds) or str(error))
 
     def command(self, *command: Argument) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
-from jobqd.store.connect import REPLY_TIMEOUT, Target
+from jobqd.store.connect import REPLY_TIMEOUT, Target, send
 from jobqd.store.faults import RAISED
 from jobqd.store.link import pack
 
@@ -160,7 +160,7 @@ class Listener:
         names = sorted(channels)
         if names:
             async with asyncio.timeout(REPLY_TIMEOUT):
-                await connection.send_packed_command([pack((verb, *names))], check_health=False)
+                await send(connection, [pack((verb, *names))])
 
     async def _read(self, connection: AbstractConnection) -> None:
         asked_for_life = False
@@ -172,7 +172,7 @@ class Listener:
                 if asked_for_life:
                     raise
                 asked_for_life = True
-                await connection.send_packed_command([pack(("PING",))], check_health=False)
+                await send(connection, [pack(("PING",))])
                 continue
             asked_for_life = False
             if isinstance(reply, list) and len(reply) == 3:

@@ -49,7 +49,7 @@ def claim(
 ) -> Call[Claims]:  # fmt: skip
     """Lease up to `want` jobs; `allowances` tells for each type how many more may run here (-1: no cap).
 
-    A job whose fields hold more than `max_payload` bytes (-1: no limit) comes without them, as unfit to run.
+    A job whose payload and own fields are more than `max_payload` bytes (-1: no limit) comes without them, as unfit.
     """
     keys = seat.keys
     args: list[Argument] = [
@@ -83,7 +83,7 @@ def _claims(max_payload: int, reply: Any) -> Claims:
 
 def _too_large(size: int, limit: int) -> str:
     return (
-        f"the job's fields hold {format_size(size)}, more than max_payload ({format_size(limit)}): store the data "
+        f"payload and own fields are {format_size(size)}, more than max_payload ({format_size(limit)}): store the data "
         "elsewhere and pass a reference to it, such as a path or URL, or raise max_payload"
     )
 

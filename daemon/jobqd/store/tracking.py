@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from jobqd.errors import StoreError, StoreFault
 from jobqd.store.call import Call
-from jobqd.store.connect import REPLY_TIMEOUT, Target, peer
+from jobqd.store.connect import REPLY_TIMEOUT, Target, peer, send
 from jobqd.store.faults import RAISED, refusal
 from jobqd.store.link import Link, pack
 
@@ -150,5 +150,5 @@ class TrackedLink(Link):
 
 
 async def _ask(connection: AbstractConnection, *command: Any) -> Any:
-    await connection.send_packed_command([pack(command)], check_health=False)
+    await send(connection, [pack(command)])
     return await connection.read_response()
