@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from jobqd.errors import EnqueueRefused
 from tests.fault.laboratory import Laboratory, laboratory_on, server_for
@@ -24,8 +26,11 @@ MakeLaboratory = Callable[..., Laboratory]
 AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
 
 
-def connection(server: RedisServer, **options: object) -> redis.Redis:
-    return redis.Redis(unix_socket_path=str(server.socket), decode_responses=True, **options)  # type: ignore[arg-type]
+def connection(server: RedisServer) -> redis.Redis:
+    """Return a client that waits as long as it takes: by default redis-py sends a slow command again."""
+    return redis.Redis(
+        unix_socket_path=str(server.socket), decode_responses=True, socket_timeout=None, retry=Retry(NoBackoff(), 0)
+    )
 
 
 def long(*values: object) -> object:

@@ -569,3 +569,12 @@ def test_an_equal_number_leaves_out_what_another_worker_holds_under_the_same_fen
     lab.put("X")
     assert lab.claim_one("w2").fence == 1
     assert lab.claim_ids("w1", number=7) == []
+
+
+def test_a_completed_job_that_is_still_active_is_not_set_back_to_processing(lab: Lab) -> None:
+    """A settle cut short left the id in `active`; a stray ZADD must not bring the ended job to life."""
+    lab.end(lab.leased("X"))
+    lab.raw.zadd(lab.keys.active, {"X": 1})
+    lab.zadd("X")
+    assert lab.claim().jobs == []
+    assert (lab.status("X"), "ready" in lab.where("X")) == ("completed", False)

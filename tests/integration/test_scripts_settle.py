@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import redis
@@ -10,6 +12,9 @@ import redis
 from jobqd.errors import StoreError, StoreFault
 from jobqd.job import Claimed
 from jobqd.retry import Settlement
+from jobqd.scripts import Script
+from jobqd.store import running
+from jobqd.store.call import Call
 from jobqd.store.producing import NewJob
 from tests.redis_server import RedisServer
 from tests.support.lab import DAY, Lab, lapse_orders, order
@@ -504,3 +509,23 @@ def test_a_settlement_names_its_run_in_full(lab: Lab) -> None:
     lab.end(claimed, "ready")
     # A run of the same fence by another worker did not send that settle.
     assert lab.settle(Settlement("X", "w2", claimed.fence, "ready", "interruptions")) == ["stale"]
+
+
+def test_a_sweep_cut_short_again_and_again_charges_one_crash(lab: Lab) -> None:
+    """An error that lasts must not convict: each sweep finds the same run, which was charged already."""
+    lab.leased("X")
+    for _ in range(3):
+        lab.lapse("X")
+        _cut_short_once_recorded(lab, running.settle(lab.keys, lapse_orders(lab.lapsed()), dead_max=9, trimmed_ttl=9))
+        assert (lab.field("X", "crashes"), "active" in lab.where("X")) == ("1", True)
+    lab.lapse("X")
+    assert lab.settle(*lapse_orders(lab.lapsed())) == ["ok"]
+    assert (lab.field("X", "crashes"), lab.where("X")) == ("1", ["ready"])
+
+
+def _cut_short_once_recorded(lab: Lab, call: Call[list[str]]) -> None:
+    """Let the script fail at its ZREM: the end is written, the lease is not taken out."""
+    source = call.script.source.replace(b"redis.call('ZREM', active, unpack(left))", b"error('injected')")
+    assert source != call.script.source
+    with pytest.raises(StoreError):
+        lab.run(replace(call, script=Script("settle", source, hashlib.sha1(source).hexdigest())))

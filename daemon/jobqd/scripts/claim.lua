@@ -169,11 +169,12 @@ local function consider(source, id, score, leased)
     if source.reason then drop(id, 'no hash') else absent[#absent + 1] = {id = id, score = score} end
     return
   end
+  -- Before the lease: what a settle that was cut short left in `active` has ended all the same.
+  if fields.finished_at and TERMINAL[fields.status] then return drop(id, fields.status) end
   if leased then
     if fields.status ~= 'processing' then running[#running + 1] = id end
     return drop(id)
   end
-  if fields.finished_at and TERMINAL[fields.status] then return drop(id, fields.status) end
   local reborn = fields.finished_at ~= nil and fields.status == 'queued'
   local due = not reborn and tonumber(fields._due_at or '')
   local expired = due and now - due > max_age

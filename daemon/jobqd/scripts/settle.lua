@@ -70,11 +70,12 @@ local function judge(run, lease)
       end
       if run.guard == 'lapse' and tonumber(lease) >= now then return 'renewed' end
       -- An error cut this very settle short after it was recorded: finish it, charge it once.
-      if h[10] == run.name then run.charge, run.history = '', '' end
+      if h[10] == run.mark then run.charge, run.history = '', '' end
       return 'ok'
     end
     if status == 'cancelled' then return 'cancelled' end
-    if status == 'processing' then return 'stale' end
+    -- Its lease was taken: this is what the lost run still sends.
+    if status == 'processing' or h[10] == '-' .. run.name then return 'stale' end
     return 'already'
   end
   if h[10] == run.name then return 'already' end
@@ -91,6 +92,7 @@ for i = 1, count do
     error = ARGV[at + 9], error_type = ARGV[at + 10], traceback = ARGV[at + 11], history = ARGV[at + 12],
   }
   run.name = run.worker .. ':' .. run.fence
+  run.mark = run.guard == 'run' and run.name or '-' .. run.name
   if seen[run.id] == run.name then
     replies[i] = 'already'
   else
@@ -152,11 +154,9 @@ local function record(run)
     set('traceback', run.traceback)
   end
   if run.history ~= '' then set('_history', history(h[11], run.history)) end
-  if run.guard == 'run' and not terminal then set('_ended', run.worker .. ':' .. run.fence) end
+  if not terminal then set('_ended', run.mark) end
   redis.call('HSET', run.key, unpack(changes))
   if run.to == 'completed' and h[9] then redis.call('HDEL', run.key, 'error', 'error_type', 'traceback') end
-  -- Without its worker the job refuses what the lost run may still send.
-  if run.guard ~= 'run' then redis.call('HDEL', run.key, 'worker') end
   if terminal then redis.call('EXPIRE', run.key, run.ttl) end
 end
 
@@ -179,6 +179,11 @@ for i = 1, count do
   if replies[i] == 'stale' then add('refused') end
 end
 if #left > 0 then redis.call('ZREM', active, unpack(left)) end
+for _, run in ipairs(accepted) do
+  -- Without its worker the job refuses what the lost run may still send. Only now: until it is out of `active`, the
+  -- worker is what a repeated settle finds it by.
+  if run.guard ~= 'run' then redis.call('HDEL', run.key, 'worker') end
+end
 if #unready > 0 then redis.call('ZREM', ready, unpack(unready)) end
 if #unscheduled > 0 then redis.call('ZREM', scheduled, unpack(unscheduled)) end
 if #ended > 0 and finished_max > 0 then

@@ -159,7 +159,9 @@ class Settings(BaseSettings):
     max_age: Keeping = Field(
         30 * _DAY, description="A job not finished so long after it was due is dead-lettered as expired."
     )
-    max_payload: ValueSize = Field(2**20, description="The largest payload: our clients enqueue no larger one, and daemons dead-letter it.")
+    max_payload: ValueSize = Field(
+        2**20, description="The largest payload: our clients enqueue no larger one, and daemons dead-letter it."
+    )
     max_result: ValueSize = Field(2**20, description="The largest result, or checkpoint, that is stored.")
     max_ready: Annotated[int, Whole(1, 10**12)] = Field(
         10_000_000, description="Our clients refuse to enqueue while so many jobs are ready."
