@@ -6,7 +6,7 @@ import asyncio
 
 from jobqd.clock import World
 from jobqd.duties.outage import Outage
-from jobqd.duties.settle import Settler
+from jobqd.duties.settle import BATCH_MAX, Settler
 from jobqd.errors import StoreError
 from jobqd.keys import Seat
 from jobqd.pool import Pool
@@ -62,14 +62,18 @@ class Claimer:
             await self.run_once()
 
     def _useful(self) -> bool:
-        return self._pool.idle > 0 and not self._settler.stuck and (self._more or self._wakeup.pending)
+        return self._room() > 0 and not self._settler.stuck and (self._more or self._wakeup.pending)
+
+    def _room(self) -> int:
+        """How many jobs may be claimed: no more than workers are idle, nor than settling keeps up with."""
+        return min(self._pool.idle, max(self._pool.concurrency, BATCH_MAX) - len(self._settler), running.CLAIM_MAX)
 
     async def run_once(self) -> float:
         """Make one claim, or repeat the one whose reply was lost; returns seconds to wait before the next."""
         if not self.unanswered:
             self._number += 1
         self._wakeup.pending = self._more = False
-        want = max(1, min(self._pool.idle, running.CLAIM_MAX))
+        want = max(1, self._room())
         suspects = running.Suspects(self._max_crashes - 1, self._pool.room_for_suspects)
         call = running.claim(
             self._seat, self._number, want, self._max_age, self._pool.allowances(), suspects, self._max_payload

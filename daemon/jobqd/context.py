@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobqd.clock import World
-from jobqd.errors import PayloadError
+from jobqd.errors import PayloadError, ProgramError
 from jobqd.guardian import Guardian
 from jobqd.handlers import Handlers
 from jobqd.programs import Program, ProgramOptions
@@ -62,12 +62,13 @@ class Services:
 class RunContext:
     """What a running job may ask of the daemon; made only for handlers that take their job."""
 
-    __slots__ = ("_breath", "_programs", "_run", "_services", "on_progress")
+    __slots__ = ("_breath", "_closed", "_programs", "_run", "_services", "on_progress")
 
     def __init__(self, run: Run, services: Services) -> None:
         self._run = run
         self._services = services
         self._programs: list[Program] = []
+        self._closed = False
         self._breath = services.world.clock.monotonic()
         self.on_progress: Callable[[], None] | None = None
 
@@ -96,6 +97,8 @@ class RunContext:
 
     def progress(self, percent: float, step: str | None, eta_seconds: float | None) -> bool:
         """Take the latest progress; true when the caller has held the loop for a while."""
+        if self._closed:
+            return False  # a task that outlived its run
         self._services.progress.report(self._run, percent, step, eta_seconds)
         if self.on_progress is not None:
             self.on_progress()
@@ -118,11 +121,13 @@ class RunContext:
 
     def program(self, argv: tuple[str, ...], options: ProgramOptions) -> Program:
         """Return an external program that ends with this run."""
+        if self._closed:
+            raise ProgramError(f"{argv[0]} is not started: the run that wants it has ended")
         program = Program(argv, options, self._services.guardian)
         self._programs.append(program)
         return program
 
     async def close(self) -> None:
         """End every program of this run: the job may be handed on only after that."""
-        for program in self._programs:
-            await program.stop()
+        self._closed = True
+        await asyncio.gather(*(program.stop() for program in self._programs))

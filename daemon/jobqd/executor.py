@@ -53,7 +53,7 @@ class Executor:
             return Failed(_message(error), type(error).__name__, _trace(error))
         if run.ending is not None:
             # It was ended between its claim and its first step, when there was nothing to cancel.
-            return _outcome_of_ending(run, run.ending)
+            return Interrupted(str(run.ending), begun=False)
         return await self._perform(run, handler, arguments)
 
     def interrupt(self, run: Run, ending: Ending) -> None:
@@ -70,6 +70,11 @@ class Executor:
         elif run.performing and run.task is not None:
             run.task.cancel()
             self._loop.call_later(_REMIND_EVERY, self._remind, run)
+
+    async def end_programs(self, run: Run) -> None:
+        """End the programs of a run that did not end itself: its job may be handed on only after that."""
+        if run.context is not None:
+            await run.context.close()
 
     def _remind(self, run: Run) -> None:
         if run.performing and run.task is not None:
@@ -113,15 +118,17 @@ class Executor:
                 value = await self._with_job(run, handler, arguments, context)
             else:
                 value = await handler.invoke(None, arguments)
-            run.performing = False
-            return self._completed(run, value)
+            run.performing, run.returned = False, True
+            outcome = self._completed(run, value)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is data here
-            run.performing = False
-            return self._ended(run, error)
+            run.performing, run.returned = False, True
+            outcome = self._ended(run, error)
         finally:
             timer.cancel()
-            if context is not None:
-                await self._close(run, context)
+        if context is not None:
+            # In a task of its own: a cancel that the application left behind must not strike what follows.
+            await asyncio.shield(self._loop.create_task(self._close(run, context)))
+        return outcome
 
     async def _with_job(
         self, run: Run, handler: Handler[..., Any], arguments: dict[str, Any], context: RunContext
@@ -166,7 +173,11 @@ class Executor:
                 # A future refuses this one, and whoever waits for it would wait for ever (PEP 479 does the same).
                 raise RuntimeError("the handler raised StopIteration") from error
 
-        return await self._loop.run_in_executor(self._services.threads, call)
+        try:
+            return await self._loop.run_in_executor(self._services.threads, call)
+        finally:
+            # What an `around` does from here on is cancelled like any coroutine.
+            run.thread = None
 
     @asynccontextmanager
     async def _watched(self, run: Run, context: RunContext) -> AsyncIterator[None]:
@@ -199,8 +210,8 @@ class Executor:
             self._services.progress.forget(run)
 
     def _completed(self, run: Run, value: Any) -> Outcome:
-        if run.ending is not None and run.task is not None:
-            # The handler returned in spite of our cancel; the cancel must not strike what follows.
+        if run.task is not None:
+            # The handler returned in spite of a cancel, ours or its own; it must not strike what follows.
             _uncancel(run.task)
         try:
             return Completed(encode_result(value, self._services.max_result))
@@ -208,9 +219,9 @@ class Executor:
             return Failed(str(error), "ResultError", final=True)
 
     def _ended(self, run: Run, error: BaseException) -> Outcome:
+        if run.task is not None:
+            _uncancel(run.task)
         if run.ending is not None:
-            if run.task is not None:
-                _uncancel(run.task)
             return _outcome_of_ending(run, run.ending)
         match error:
             case Retry():

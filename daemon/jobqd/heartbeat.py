@@ -81,6 +81,7 @@ class Heartbeat:
         self._describe = describe
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobqd-heartbeat", daemon=True)
         self._server = ("", -1)
@@ -93,11 +94,27 @@ class Heartbeat:
     def stop(self) -> None:
         """End the thread; at most the renewal under way is awaited."""
         self._stop.set()
+        if not self._ended.done():
+            self._ended.set_result(None)
         if self._thread.is_alive():
             self._thread.join(timeout=_JOIN_PATIENCE)
         self._link.close()
 
+    async def died(self) -> None:
+        """Raise what ended the thread, if anything did; return when it was stopped."""
+        await self._ended
+
     def _run(self) -> None:
+        try:
+            self._beat()
+        except BaseException as error:  # noqa: BLE001 - a daemon that renews nothing must end
+            self._call(self._fail, error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _beat(self) -> None:
         next_beat = self._clock.monotonic()
         look_every = min(0.5, self._seat.lease / 3)
         while not self._stop.is_set():

@@ -11,7 +11,7 @@ from jobqd.executor import Executor
 from jobqd.handlers import Handlers
 from jobqd.job import Claimed
 from jobqd.policy import Policies
-from jobqd.runs import Ending, Interrupted, Outcome, Run, Runs, Snoozed
+from jobqd.runs import Ending, Failed, Interrupted, Outcome, Run, Runs, Snoozed
 
 Submit = Callable[[Run, Outcome], None]
 SUSPECTS = 2
@@ -95,25 +95,21 @@ class Pool:
         self._submit(run, Interrupted(str(Ending.STOP), begun=False))
 
     async def _work(self, run: Run) -> None:
+        outcome: Outcome
         try:
             outcome = await self._executor.execute(run)
-        finally:
-            run.ended = self._clock.monotonic()
-            del self._busy[run]
-            capped = run.claimed.type in self._running
-            if capped:
-                self._running[run.claimed.type] -= 1
-            self._suspects -= run.suspect
-            self._changed.set()
-        if run.ending in (Ending.CANCELLED, Ending.LOST) and isinstance(outcome, Interrupted):
-            # Redis has given the job away already: there is nothing to settle.
-            self._runs.remove(run)
-            self._log.info(
-                "job.cancelled" if run.ending is Ending.CANCELLED else "job.lost", job_id=run.claimed.id,
-                job_type=run.claimed.type, attempt=run.claimed.attempts + 1, fence=run.claimed.fence,
-                duration=run.ended - run.started,
-            )  # fmt: skip
-        else:
+        except BaseException as error:  # noqa: BLE001 - a run must end, or its lease is renewed for ever
+            self._log.exception("job.broke", job_id=run.claimed.id, job_type=run.claimed.type)
+            outcome = Failed(f"the run could not be brought to its end: {error!r}", type(error).__name__)
+        run.ended = self._clock.monotonic()
+        capped = run.claimed.type in self._running
+        if capped:
+            self._running[run.claimed.type] -= 1
+        self._suspects -= run.suspect
+        self._busy.pop(run, None)
+        self._changed.set()
+        if not run.given_up:
+            # Also after a cancel or a lost lease: Redis knows whose the job is, we may have been told wrongly.
             self._submit(run, outcome)
         self._on_free(capped or run.suspect)
 
@@ -135,19 +131,24 @@ class Pool:
             now = self._clock.monotonic()
             deadlines = {run: _drain_deadline(run, began, max_interruptions) for run in self._busy}
             for run, deadline in deadlines.items():
-                if deadline <= now and run.ending is None:
+                if deadline <= now and run.ending is None and not run.returned:
                     self._executor.interrupt(run, Ending.STOP)
             coming = [deadline - now for deadline in deadlines.values() if deadline > now]
             if not coming:
                 break
             await self._wait_change(min(coming), skip)
         for run in list(self._busy):
-            if run.ending is None:
+            if run.ending is None and not run.returned:
                 self._executor.interrupt(run, Ending.STOP)
         end = self._clock.monotonic() + grace
         while self._busy and (left := end - self._clock.monotonic()) > 0:
             await self._wait_change(left, None)
-        return list(self._busy)
+        unended = list(self._busy)
+        for run in unended:
+            # From here on its job is handed back: whatever it still returns comes too late.
+            run.given_up, run.ended = True, self._clock.monotonic()
+            await self._executor.end_programs(run)
+        return unended
 
     async def _wait_change(self, seconds: float, skip: asyncio.Event | None) -> None:
         self._changed.clear()

@@ -95,8 +95,8 @@ class Run:
     """One run of one job in this process, from its claim until Redis has its outcome."""
 
     __slots__ = (
-        "child", "claimed", "context", "ended", "ending", "handler", "performing", "policy", "started", "stopping",
-        "suspect", "task", "thread",
+        "child", "claimed", "context", "ended", "ending", "given_up", "handler", "performing", "policy", "returned",
+        "started", "stopping", "suspect", "task", "thread",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, handler: Any, policy: Policy, started: float) -> None:
@@ -108,6 +108,10 @@ class Run:
         self.ended = started
         """Monotonic time at which its handler ended."""
         self.ending: Ending | None = None
+        self.returned = False
+        """True from the end of the application's code: a stop has nothing left to end."""
+        self.given_up = False
+        """True once a stop has handed its job back although it had not ended."""
         self.performing = False
         """True while the application's code runs: only then may the task be cancelled."""
         self.task: asyncio.Task[None] | None = None

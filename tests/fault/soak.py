@@ -91,7 +91,8 @@ def soaking(directory: Path, seed: int) -> Iterator[Soak]:
         proxy(lab.server.socket, seed) as net,
     ):
         settings = {"lease": LEASE, "redis_url": net.url, "retry_max_delay": "2s", "drain_timeout": "1s"}
-        steady = lab.start("steady", **settings)
+        # The steady one takes few jobs, so that most are in the hands of the one that is struck.
+        steady = lab.start("steady", concurrency=4, **settings)
         yield Soak(lab, Nemesis(lab, net, random, lambda: lab.start("victim", **settings)), steady, random)
 
 

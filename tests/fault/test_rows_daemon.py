@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from itertools import count
+from random import Random
 
 import pytest
 
@@ -211,9 +212,17 @@ def test_row_08_a_storm_of_hangups(lab: Laboratory) -> None:
 
 @pytest.mark.long
 def test_row_23_four_daemons_race_on_tiny_leases(lab: Laboratory) -> None:
-    for instance in "abcd":
-        lab.start(instance, lease="50ms", retry_delay="10ms")
-    lab.fault()
-    lab.put(300, "effect", seconds="0.03")
+    random = Random(23)
+    daemons = [lab.start(name, lease="50ms", retry_delay="10ms", concurrency=4) for name in "abcd"]
+    ids = lab.put(300, "effect", seconds="0.2")
+    pauses = 0
+    while lab.redis.hget(lab.keys.counters, "completed") != str(len(ids)) and pauses < 200:
+        daemon = random.choice(daemons)
+        lab.fault()
+        daemon.signal(signal.SIGSTOP)
+        lab.hold(random.uniform(0.02, 0.3))
+        daemon.signal(signal.SIGCONT)
+        pauses += 1
     lab.wait_ended(timeout=60)
-    lab.check("row 23", "4 daemons, lease 50 ms, 300 jobs of 30 ms")
+    figures = lab.check("row 23", f"4 daemons, lease 50 ms, {pauses} pauses of 20 to 300 ms, jobs of 0.2 s")
+    assert figures.duplicates > 0, "no lease was lost: nobody raced"

@@ -102,3 +102,16 @@ def test_a_late_result_is_refused_and_the_job_stays_cancelled(place: Workshop) -
     assert job["status"] == "cancelled"
     assert "result" not in job
     assert producer.redis.zcard("job_queue:active") == 0
+
+
+def test_a_cancel_message_for_a_job_that_was_not_cancelled_costs_nothing(place: Workshop) -> None:
+    """Pub/sub ignores databases, and a message may be late: only Redis's hash says that a job is cancelled."""
+    daemon, producer = place.start(), place.producer
+    producer.put("film", "long")
+    place.ledger.wait_for("started film")
+    place.ledger.open("cleanup-film")
+    producer.redis.publish("job_queue:control", "cancel film")
+    eventually(lambda: place.ledger.lines().count("started film") == 2)
+    job = producer.job("film")
+    assert (job["status"], job["interruptions"], job.get("crashes")) == ("processing", "1", None)
+    assert daemon.of("job.released", job_id="film")

@@ -99,12 +99,12 @@ async def test_a_run_that_is_ended_before_its_first_step_never_runs(server: Redi
         parts.pool.end("job", None, Ending.CANCELLED)
         await soon(lambda: not parts.pool.busy)
         assert works.events == []
-        assert works.log.of("job.cancelled")
+        assert outcomes(parts) == [Interrupted("cancelled", begun=False)]
 
 
-@pytest.mark.parametrize(("ending", "event"), [(Ending.CANCELLED, "job.cancelled"), (Ending.LOST, "job.lost")])
-async def test_a_run_whose_job_is_gone_is_ended_and_not_settled(
-    server: RedisServer, works: Works, ending: Ending, event: str
+@pytest.mark.parametrize("ending", [Ending.CANCELLED, Ending.LOST])
+async def test_a_run_whose_job_is_said_to_be_gone_is_ended_and_redis_has_the_last_word(
+    server: RedisServer, works: Works, ending: Ending
 ) -> None:
     async with pool_of(server, works) as parts:
         parts.pool.start(claimed(type="waits"))
@@ -114,10 +114,7 @@ async def test_a_run_whose_job_is_gone_is_ended_and_not_settled(
         parts.pool.end("job", 1, ending)
         await soon(lambda: not parts.pool.busy)
         assert works.events == ["started 1", "ended 1"]
-        assert outcomes(parts) == []
-        assert len(parts.runs) == 0
-        (told,) = works.log.of(event)
-        assert told["job_id"] == "job"
+        assert outcomes(parts) == [Interrupted(str(ending))]
 
 
 async def test_a_job_whose_older_run_still_lives_here_waits_for_its_end(server: RedisServer, works: Works) -> None:

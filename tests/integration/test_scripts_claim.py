@@ -520,7 +520,7 @@ def test_entered_is_counted_once_for_each_enqueue(lab: Lab) -> None:
 
 async def test_the_last_read_of_a_claim_arms_the_tracking(target: Target, lab: Lab, keys: Keys) -> None:
     heard = asyncio.Event()
-    link = TrackedLink(target, keys.control, on_change=heard.set, on_control=lambda _: None)
+    link = TrackedLink(target, keys.ready, keys.control, on_change=heard.set, on_control=lambda _: None)
     try:
         for number in range(1, 4):
             await link.run(lab.claim_call(number=number))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import redis.asyncio
 
 from jobqd.duties.outage import Outage
-from jobqd.duties.settle import BATCH_MAX, Pending, Settler
+from jobqd.duties.settle import BATCH_MAX, REFUSALS, Pending, Settler
 from jobqd.errors import StoreError, StoreFault
 from jobqd.keys import Keys, Seat
 from jobqd.retry import Settlement
@@ -127,7 +127,8 @@ async def test_one_outcome_that_redis_never_takes_does_not_hold_up_the_others(
     a, b, z = await desk.claim()
     for run in (a, b, z):
         desk.settler.submit(run, Completed("1"))
-    for _ in range(4):
+    # All three, then a alone, the unlucky one alone until it is given up, and z.
+    for _ in range(REFUSALS + 3):
         await desk.settler.run_once()
     assert [(job_id, answer.partition(":")[0]) for job_id, answer in desk.told] == [
         ("a", "ok"), ("unlucky", "error"), ("z", "ok"),
@@ -142,7 +143,9 @@ async def test_after_giving_the_last_one_up_the_settler_is_idle_and_claiming_goe
     await enqueue(raw, keys, "unlucky", "film")
     (b,) = await desk.claim()
     desk.settler.submit(b, Completed("1"))
-    assert await desk.settler.run_once() > 0
+    for _ in range(REFUSALS):
+        assert desk.told == []
+        assert await desk.settler.run_once() > 0
     assert [job_id for job_id, _ in desk.told] == ["unlucky"]
     assert not desk.settler.stuck
     assert len(desk.runs) == 0

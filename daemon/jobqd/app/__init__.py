@@ -39,15 +39,18 @@ def run(loaded: Loaded, *, burst: bool = False, environ: Mapping[str, str] = os.
         handlers = load_handlers(settings.handlers, settings.app_dir)
         daemon = Daemon(settings, handlers, _world(logs), Notifier(environ), burst=burst)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            stuck = _drive(runner.get_loop(), daemon.main(), logs.logger)
+            try:
+                stuck = _drive(runner.get_loop(), daemon.main(), logs.logger)
+            except ExceptionGroup as crash:
+                # A daemon half of whose parts have died is worse than none: the next one takes its jobs back. It ends
+                # here and now, since its lock is open already and threads of handlers may still run.
+                logs.logger.critical("daemon.crashed", exc_info=crash)
+                logs.close()
+                os._exit(EX_SOFTWARE)
             if stuck:
                 # Threads cannot be stopped; their jobs were handed back, and waiting for them would hang the stop.
                 logs.close()
                 os._exit(0)
-    except ExceptionGroup as crash:
-        # A daemon half of whose parts have died is worse than none: the next one takes its jobs back.
-        logs.logger.critical("daemon.crashed", exc_info=crash)
-        return EX_SOFTWARE
     except StartError as error:
         logs.logger.critical("daemon.start_failed", problem=str(error), exc_info=error.__cause__)
         return EX_SOFTWARE
@@ -96,7 +99,7 @@ def _check_handlers(settings: Settings) -> Finding:
 async def _check_redis(settings: Settings) -> list[Finding]:
     target = Target.of(settings)
     keys = Keys(settings.key_prefix, settings.queue)
-    link = TrackedLink(target, keys.control, on_change=lambda: None, on_control=lambda _: None)
+    link = TrackedLink(target, keys.ready, keys.control, on_change=lambda: None, on_control=lambda _: None)
     try:
         await link.command("PING")
         info = await startup.redis_info(link)

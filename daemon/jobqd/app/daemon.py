@@ -179,6 +179,7 @@ class Daemon:
         tasks.create_task(supervisor.periodic("status", parts.status_line(self._notifier)))
         tasks.create_task(supervisor.on_demand("progress", parts.progress))
         tasks.create_task(parts.wakeup.run(self._stop))
+        tasks.create_task(parts.heartbeat.died())
         if self._burst:
             tasks.create_task(supervisor.periodic("burst", parts.burst(self._stop.set)))
         return tasks.create_task(parts.claimer.run())
@@ -203,11 +204,11 @@ class Daemon:
         await parts.reporter.wait_hooks(_HOOKS_PATIENCE)
         parts.reporter.flush()
         parts.supervisor.stop()
+        parts.heartbeat.stop()
         return bool(left)
 
     async def _leave(self, parts: Parts) -> None:
         """Take this daemon off the list of those that run."""
-        parts.heartbeat.stop()
         keys, worker = self._seat.keys, self._seat.worker
         if parts.outage.away_since is not None:
             return

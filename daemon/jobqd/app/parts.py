@@ -35,6 +35,7 @@ from jobqd.runs import Ending, Runs
 from jobqd.settings import Settings
 from jobqd.store import Ledger, Link, SyncLink, Target
 from jobqd.store.call import Argument
+from jobqd.store.connect import REPLY_TIMEOUT
 from jobqd.supervisor import Supervisor
 from jobqd.systemd import Notifier
 from jobqd.wakeup import Wakeup
@@ -145,7 +146,8 @@ class Parts:
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
-            SyncLink(self._target),
+            # A connection that died in silence must be given up in time to renew on another.
+            SyncLink(self._target, timeout=max(0.05, min(REPLY_TIMEOUT, self._seat.lease / 4))),
             self._seat,
             self.runs,
             self.outage,

@@ -10,8 +10,9 @@ from jobqd.handlers import DeadLetter, Handlers
 from jobqd.job import Claimed
 from jobqd.logs import RunLog
 from jobqd.retry import Settlement
-from jobqd.runs import Run
+from jobqd.runs import Ending, Interrupted, Run
 
+_GIVEN_AWAY = {Ending.CANCELLED: "job.cancelled", Ending.LOST: "job.lost"}
 _REFUSALS = {
     "cancelled": "the job was cancelled meanwhile",
     "stale": "this run had lost its lease",
@@ -33,6 +34,8 @@ class Reporter:
         order = pending.order
         if answer.startswith("error:"):
             self._log.error("job.not_recorded", outcome=order.to, error=answer, **_facts(pending.run))
+        elif pending.run.ending in _GIVEN_AWAY and isinstance(pending.outcome, Interrupted) and answer != "ok":
+            self._log.info(_GIVEN_AWAY[pending.run.ending], **_facts(pending.run))
         elif answer in _REFUSALS:
             self._log.warning(
                 "job.refused", reason=_REFUSALS[answer], outcome=order.to, **_facts(pending.run)

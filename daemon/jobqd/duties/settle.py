@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from jobqd.clock import World
@@ -16,6 +17,9 @@ from jobqd.runs import Outcome, Run, Runs
 from jobqd.store import Ledger
 
 BATCH_MAX = 250
+BATCH_BYTES = 4 * 2**20
+REFUSALS = 8
+"""So often in a row, with growing pauses, an outcome alone is refused before it is given up."""
 
 
 @dataclass(slots=True)
@@ -47,7 +51,8 @@ class Settler:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._batch_max = BATCH_MAX
+        self._alone = 0
+        self._refusals = 0
         self.stuck = False
         """True from a failed settle to the next one that succeeds: no new claims meanwhile."""
 
@@ -71,7 +76,7 @@ class Settler:
 
     async def run_once(self) -> float:
         """Settle one batch; returns seconds to wait before the next. A batch that fails stays, to be sent again."""
-        batch = [self._waiting[i] for i in range(min(len(self._waiting), self._batch_max))]
+        batch = self._batch()
         if not batch:
             self._wake.clear()
             return 0.0
@@ -83,6 +88,7 @@ class Settler:
                 self._set_apart(batch, error)
             return self._outage.failed("settle", error)
         self.stuck = False
+        self._refusals, self._alone = 0, max(0, self._alone - len(batch))
         self._outage.succeeded("settle")
         for pending, answer in zip(batch, answers, strict=True):
             # A stop may have given up on this batch while its answer was under way.
@@ -90,13 +96,31 @@ class Settler:
                 self._leave(pending, answer)
         return 0.0
 
-    def _set_apart(self, batch: list[Pending], error: StoreError) -> None:
-        """Meet an error that waiting does not cure: one outcome must not hold up the others for ever.
+    def _batch(self) -> list[Pending]:
+        """Return the first of those that wait: bounded by number, and by bytes, or a reply might not come in time."""
+        most, size = 1 if self._alone else BATCH_MAX, 0
+        batch: list[Pending] = []
+        for pending in islice(self._waiting, most):
+            size += len(pending.order.result) + len(pending.order.traceback)
+            if batch and size > BATCH_BYTES:
+                break
+            batch.append(pending)
+        return batch
 
-        They are sent one by one, and the one that Redis refuses alone is given up: its lease will run out.
+    def _set_apart(self, batch: list[Pending], error: StoreError) -> None:
+        """Meet an error that waiting may not cure: one outcome must not hold up the others for ever.
+
+        Those that failed together are sent one by one. One that Redis refuses alone again and again is given up: its
+        lease will run out.
         """
-        self._batch_max = 1
-        if len(batch) == 1:
+        self._alone = max(self._alone, len(batch))
+        if len(batch) > 1:
+            self._refusals = 0
+            return
+        self._refusals += 1
+        if self._refusals >= REFUSALS:
+            self._refusals = 0
+            self._alone -= 1
             self._leave(batch[0], f"error: {error}")
 
     def _leave(self, pending: Pending, answer: str) -> None:
@@ -108,7 +132,7 @@ class Settler:
             self._rest()
 
     def _rest(self) -> None:
-        self._batch_max = BATCH_MAX
+        self._alone = 0
         self.stuck = False
         self._wake.clear()
         self._idle.set()

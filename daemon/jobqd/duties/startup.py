@@ -121,8 +121,15 @@ def wakeup(refused: str | None) -> Finding:
 
 async def claim_prefix(link: Link, keys: Keys) -> None:
     """Make sure that one prefix holds one queue: job hashes carry no queue name. Raises ConfigError, StoreError."""
-    await link.command("SET", keys.registered, keys.ready, "NX")
     held_by = await link.command("GET", keys.registered)
+    if held_by is None:
+        try:
+            await link.command("SET", keys.registered, keys.ready, "NX")
+        except StoreError as error:
+            if error.fault is StoreFault.FULL:
+                return  # what frees memory must start: the next start registers
+            raise
+        held_by = await link.command("GET", keys.registered)
     if held_by != keys.ready:
         raise ConfigError(
             f"queue: the prefix {keys.prefix!r} belongs to the queue {held_by!r} already, and one prefix holds one "

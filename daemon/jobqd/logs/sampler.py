@@ -68,6 +68,10 @@ class RunLog:
         if self._admit_trouble(event):
             self._logger.error(event, **fields)
 
+    def critical(self, event: str, **fields: Any) -> None:
+        """Log what ends the daemon."""
+        self._logger.critical(event, **fields)
+
     def _admit_trouble(self, event: str) -> bool:
         if event not in SAMPLED:
             return True

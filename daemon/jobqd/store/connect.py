@@ -209,10 +209,13 @@ class Target:
         finally:
             await connection.disconnect(nowait=True)
 
-    def connect_sync(self) -> synchronous.AbstractConnection:
-        """Return a new connection, for a thread, to the server of this moment. Raises one of `faults.RAISED`."""
+    def connect_sync(self, timeout: float = REPLY_TIMEOUT) -> synchronous.AbstractConnection:
+        """Return a new connection, for a thread, to the server of this moment. Raises one of `faults.RAISED`.
+
+        `timeout`: seconds to wait for a reply.
+        """
         node = None if self._directory is None else self._find_sync(self._directory)
-        connection = self._sync(node, REPLY_TIMEOUT)
+        connection = self._sync(node, timeout)
         try:
             connection.connect()
             if self._directory is not None and node is not None:

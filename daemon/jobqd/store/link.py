@@ -172,8 +172,9 @@ class Link:
 class SyncLink:
     """The same for threads: calls wait for each other, and a child process opens a connection of its own."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, timeout: float = REPLY_TIMEOUT) -> None:
         self._target = target
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: SyncConnection | None = None
         self._pid = os.getpid()
@@ -244,7 +245,7 @@ class SyncLink:
         return connection.read_response()
 
     def _connect(self) -> SyncConnection:
-        connection = self._connection = self._target.connect_sync()
+        connection = self._connection = self._target.connect_sync(self._timeout)
         self.generation += 1
         return connection
 

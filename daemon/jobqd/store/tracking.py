@@ -31,12 +31,14 @@ class TrackedLink(Link):
     def __init__(
         self,
         target: Target,
+        ready: str,
         control: str,
         *,
         on_change: Callable[[], None],
         on_control: Callable[[str], None],
     ) -> None:
         super().__init__(target)
+        self._ready = ready
         self._control = control
         self._on_change = on_change
         self._on_control = on_control
@@ -130,7 +132,9 @@ class TrackedLink(Link):
                 if not isinstance(message, list) or len(message) < 3 or message[0] != "message":
                     continue
                 if message[1] == _INVALIDATE:
-                    self._on_change()
+                    # The script's other reads are tracked too; None: everything was flushed.
+                    if message[2] is None or self._ready in message[2]:
+                        self._on_change()
                 else:
                     self._on_control(str(message[2]))
         except RAISED:
