@@ -62,7 +62,7 @@ class Services:
 class RunContext:
     """What a running job may ask of the daemon; made only for handlers that take their job."""
 
-    __slots__ = ("_breath", "_closed", "_programs", "_run", "_services", "on_progress")
+    __slots__ = ("_breath", "_closed", "_programs", "_run", "_services", "on_progress", "saving")
 
     def __init__(self, run: Run, services: Services) -> None:
         self._run = run
@@ -71,6 +71,8 @@ class RunContext:
         self._closed = False
         self._breath = services.world.clock.monotonic()
         self.on_progress: Callable[[], None] | None = None
+        self.saving = 0
+        """How many checkpoints wait for Redis: a run that waits for it has not stalled."""
 
     @property
     def log(self) -> Any:
@@ -117,7 +119,13 @@ class RunContext:
                 "where it is"
             )
         # The server may have executed a call whose task is cancelled, so it runs in a task of its own.
-        await asyncio.shield(asyncio.ensure_future(self._services.checkpoints.save(self._run, text)))
+        saving = asyncio.ensure_future(self._services.checkpoints.save(self._run, text))
+        saving.add_done_callback(_retrieved)
+        self.saving += 1
+        try:
+            await asyncio.shield(saving)
+        finally:
+            self.saving -= 1
 
     def program(self, argv: tuple[str, ...], options: ProgramOptions) -> Program:
         """Return an external program that ends with this run."""
@@ -131,3 +139,9 @@ class RunContext:
         """End every program of this run: the job may be handed on only after that."""
         self._closed = True
         await asyncio.gather(*(program.stop() for program in self._programs))
+
+
+def _retrieved(saving: asyncio.Future[None]) -> None:
+    """Take note of an error that nobody is left to hear: its run was ended while the checkpoint waited."""
+    if not saving.cancelled():
+        saving.exception()

@@ -186,12 +186,18 @@ class Executor:
         if limit is None:
             yield
             return
-        timer = self._loop.call_later(limit, self.interrupt, run, Ending.STALLED)
+        def stalled() -> None:
+            if context.saving:
+                again()
+            else:
+                self.interrupt(run, Ending.STALLED)
+
+        timer = self._loop.call_later(limit, stalled)
 
         def again() -> None:
             nonlocal timer
             timer.cancel()
-            timer = self._loop.call_later(limit, self.interrupt, run, Ending.STALLED)
+            timer = self._loop.call_later(limit, stalled)
 
         context.on_progress = again
         try:
@@ -259,6 +265,8 @@ def _message(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - a broken __str__ must not cost the job its record
         text = "(its message could not be made)"
+    if isinstance(error, KeyError):
+        return f"KeyError: {text}"  # the bare key tells nobody what happened
     return text or type(error).__name__
 
 

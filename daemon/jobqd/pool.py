@@ -140,6 +140,8 @@ class Pool:
         for run in list(self._busy):
             if run.ending is None and not run.returned:
                 self._executor.interrupt(run, Ending.STOP)
+        if self._busy:
+            self._log.info("daemon.drained", count=len(self._busy))
         end = self._clock.monotonic() + grace
         while self._busy and (left := end - self._clock.monotonic()) > 0:
             await self._wait_change(left, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 import random
 from collections.abc import Coroutine, Mapping
@@ -15,7 +16,7 @@ from jobqd.clock import SystemClock, World
 from jobqd.duties import startup
 from jobqd.duties.startup import Finding
 from jobqd.errors import EX_SOFTWARE, ConfigError, StartError, StoreError
-from jobqd.handlers import load_handlers
+from jobqd.handlers import Handlers, load_handlers
 from jobqd.keys import Keys
 from jobqd.logs import LogSystem, configure
 from jobqd.settings import Loaded, Settings
@@ -37,6 +38,8 @@ def run(loaded: Loaded, *, burst: bool = False, environ: Mapping[str, str] = os.
         for warning in loaded.warnings:
             logs.logger.warning("config.warning", problem=warning)
         handlers = load_handlers(settings.handlers, settings.app_dir)
+        for warning in unknown_types(settings, handlers):
+            logs.logger.warning("config.warning", problem=warning)
         daemon = Daemon(settings, handlers, _world(logs), Notifier(environ), burst=burst)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             try:
@@ -85,15 +88,27 @@ def _world(logs: LogSystem) -> World:
 
 def check(loaded: Loaded) -> list[Finding]:
     """Import the handlers, reach Redis and judge it; returns what was found. Raises ConfigError for a bad URL."""
-    return [_check_handlers(loaded.settings), *asyncio.run(_check_redis(loaded.settings))]
+    return [*_check_handlers(loaded.settings), *asyncio.run(_check_redis(loaded.settings))]
 
 
-def _check_handlers(settings: Settings) -> Finding:
+def _check_handlers(settings: Settings) -> list[Finding]:
     try:
         handlers = load_handlers(settings.handlers, settings.app_dir)
     except ConfigError as error:
-        return Finding(False, "handlers", str(error))
-    return Finding(True, "handlers", f"{len(handlers)}: {', '.join(handlers.types)}")
+        return [Finding(False, "handlers", str(error))]
+    found = Finding(True, "handlers", f"{len(handlers)}: {', '.join(handlers.types)}")
+    return [found, *(Finding(None, "jobs", warning) for warning in unknown_types(settings, handlers))]
+
+
+def unknown_types(settings: Settings, handlers: Handlers) -> list[str]:
+    """Return a sentence for each type that has settings but no handler: most likely it is misspelt."""
+    warnings = []
+    for name in settings.jobs:
+        if name not in handlers:
+            near = difflib.get_close_matches(name, handlers.types, 1)
+            hint = f"; did you mean [jobs.{near[0]}]?" if near else ""
+            warnings.append(f"[jobs.{name}] has settings, but there is no handler of that type{hint}")
+    return warnings
 
 
 async def _check_redis(settings: Settings) -> list[Finding]:
@@ -106,6 +121,8 @@ async def _check_redis(settings: Settings) -> list[Finding]:
         able = [await startup.try_scripts(link, keys), startup.wakeup(link.refused)]
         server = link.server
     except StoreError as error:
+        if settings.redis_url.startswith("embedded:"):
+            return [Finding(None, "redis", "the embedded Redis does not run: it runs while the daemon does")]
         return [Finding(False, "redis", f"{target.name}: {error}")]
     finally:
         await link.close()

@@ -81,7 +81,8 @@ class Daemon:
 
     def _on_signal(self) -> None:
         """The first signal asks for a stop; a second one does not wait for running jobs."""
-        if self._stop.is_set():
+        if self._stop.is_set() and not self._skip.is_set():
+            self._log.info("daemon.hurrying")
             self._skip.set()
         self._stop.set()
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from jobqd import Fail
 
 _DURATION = re.compile(r"\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_RATE = re.compile(r"\s*Stream #\S+.*Video:.*?([\d.]+) fps")
 _SPEED = re.compile(r"\s*([0-9.]+)x")
 
 
@@ -99,6 +100,7 @@ class Meter:
         """Seconds of film in all; None until ffmpeg has said it."""
         self.done = 0.0
         """Seconds of film encoded."""
+        self._rate = 0.0
         self.speed = 0.0
         """Seconds of film encoded in each second."""
 
@@ -107,12 +109,27 @@ class Meter:
         if self.length is None and (duration := _DURATION.match(line)):
             hours, minutes, seconds = map(float, duration.groups())
             self.length = hours * 3600 + minutes * 60 + seconds
+        if not self._rate and (rate := _RATE.match(line)):
+            self._rate = float(rate.group(1))
         name, _, value = line.partition("=")
-        if name == "out_time_us" and value.isdecimal():
+        if self._rate:
+            self._read_frames(name, value)
+        elif name == "out_time_us" and value.isdecimal():
             self.done = int(value) / 1e6
         elif name == "speed" and (speed := _SPEED.match(value)):
             self.speed = float(speed.group(1))
         return name == "progress"
+
+    def _read_frames(self, name: str, value: str) -> None:
+        """Go by pictures where their rate is known: sound is encoded well ahead of them."""
+        try:
+            amount = float(value)
+        except ValueError:
+            return
+        if name == "frame":
+            self.done = max(self.done, amount / self._rate)
+        elif name == "fps":
+            self.speed = amount / self._rate
 
     @property
     def percent(self) -> float:

@@ -93,10 +93,14 @@ SENTENCES = {
     "daemon.start_failed": Sentence("cannot start: {problem}"),
     "daemon.presence_left": Sentence("could not sign off at Redis[: {error}]"),
     "daemon.reloading": Sentence("reloading"),
-    "daemon.draining": Sentence("stopping: no new jobs[, {running} still running]", "waits up to {timeout}"),
+    "daemon.draining": Sentence(
+        "stopping: no new jobs[, {running} still running]", "waits up to {timeout}; a second signal does not wait"
+    ),
+    "daemon.hurrying": Sentence("a second signal: running jobs are ended now and handed back"),
+    "daemon.drained": Sentence("the time is over: {count} jobs are told to end"),
     "daemon.stopping": Sentence("stopping[: {reason}]"),
     "daemon.stopped": Sentence("stopped", "after {duration}"),
-    "redis.away": Sentence("{problem}[: {error}]; running jobs go on"),
+    "redis.away": Sentence("{problem}[: {error}]; tried again until it does"),
     "redis.back": Sentence("Redis is back[ after {away}]", "away {duration}"),
     "redis.memory_tight": Sentence(
         "Redis uses {size} of {limit_bytes} (maxmemory): completed jobs are kept for {interval} only"
