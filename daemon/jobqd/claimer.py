@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 
 from jobqd.clock import World
 from jobqd.duties.outage import Outage
@@ -12,6 +13,8 @@ from jobqd.keys import Seat
 from jobqd.pool import Pool
 from jobqd.store import running
 from jobqd.wakeup import Wakeup
+
+_TYPES_TOLD = 100
 
 
 class Claimer:
@@ -32,6 +35,7 @@ class Claimer:
         self._max_payload = max_payload
         self._event = asyncio.Event()
         self._number = 0
+        self._told: set[str] = set()
         self._more = False
         self.unanswered = False
         """Whether the last claim may have leased jobs that nobody here knows of: its reply was lost."""
@@ -70,7 +74,8 @@ class Claimer:
 
     async def run_once(self) -> float:
         """Make one claim, or repeat the one whose reply was lost; returns seconds to wait before the next."""
-        if not self.unanswered:
+        repeated = self.unanswered
+        if not repeated:
             self._number += 1
         self._wakeup.pending = self._more = False
         want = max(1, self._room())
@@ -87,17 +92,28 @@ class Claimer:
         self.unanswered = False
         self._outage.succeeded("claim")
         self._take(claims)
-        self._more = self._more or claims.more or len(claims.jobs) == want
+        # The repeated claim tells what the first one brought, and nothing of what has become ready since.
+        self._more = self._more or repeated or claims.more or len(claims.jobs) == want
         return 0.0
 
     def _take(self, claims: running.Claims) -> None:
         for job_id, reason in claims.dropped:
             self._world.log.warning("job.dropped", job_id=job_id, reason=reason)
+        for job_type in claims.unhandled:
+            self._tell_unhandled(job_type)
         for claimed in claims.jobs:
             if self.quiet or self._pool.idle <= 0:
                 self._pool.hand_back(claimed)
             else:
                 self._pool.start(claimed)
+
+    def _tell_unhandled(self, job_type: str) -> None:
+        """Say once of each type that its jobs wait for a handler, and which handler was perhaps meant."""
+        if job_type in self._told or len(self._told) >= _TYPES_TOLD:
+            return
+        self._told.add(job_type)
+        near = difflib.get_close_matches(job_type, self._pool.allowances(), 1)
+        self._world.log.warning("type.unhandled", type=job_type, meant=near[0] if near else None)
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:

@@ -86,3 +86,14 @@ def test_burst_ends_when_nothing_is_left_that_it_could_do(place: Workshop) -> No
     assert producer.status("held") == "queued"
     assert producer.status("late") == "scheduled"
     assert "Traceback" not in daemon.log
+
+
+def test_a_type_that_nobody_handles_is_named_once_with_the_one_that_was_meant(place: Workshop) -> None:
+    daemon, producer = place.start(), place.producer
+    for number in range(3):
+        producer.put(f"misspelt-{number}", "note_")
+        producer.wait_field(f"misspelt-{number}", "held", "type:note_")
+    told = daemon.wait_for("type.unhandled")
+    assert (told["type"], told["meant"]) == ("note_", "note")
+    assert producer.run("next", "note")["status"] == "completed"
+    assert len(daemon.of("type.unhandled")) == 1

@@ -100,6 +100,9 @@ SENTENCES = {
     "daemon.drained": Sentence("the time is over: {count} jobs are told to end"),
     "daemon.stopping": Sentence("stopping[: {reason}]"),
     "daemon.stopped": Sentence("stopped", "after {duration}"),
+    "type.unhandled": Sentence(
+        "jobs of type {type} are held: no handler here is theirs[; is {meant} meant?]"
+    ),
     "redis.away": Sentence("{problem}[: {error}]; tried again until it does"),
     "redis.back": Sentence("Redis is back[ after {away}]", "away {duration}"),
     "redis.memory_tight": Sentence(

@@ -6,10 +6,11 @@
 --       10 crashes from which on a job is a suspect  11 how many more suspects may run here (-1: no cap)
 --       12 max_payload: most bytes of the payload and the producer's own fields together (-1: no limit)
 --       then pairs: type, how many more of it may run here (-1: no cap). A type not named has no handler here.
--- RETURNS  {now, more, {{id, fence, score, reborn, {field, value, ...}, too_large}, ...}, {id, reason, ...}}
+-- RETURNS  {now, more, {{id, fence, score, reborn, {field, value, ...}, too_large}, ...}, {id, reason, ...}, {type, ...}}
 --       more: 1 when the head was full of jobs put aside, or of large ones; call again. reborn: 1 for a new enqueue of an
 --       ended id: the caller forgets the fields of the old one. too_large: 0, or how many bytes they are, if more than
---       max_payload; then its large fields stay behind. The last list names ready entries that were dropped, and why.
+--       max_payload; then its large fields stay behind. The fourth names ready entries that were dropped, and why; the
+--       last the types that were put aside because no handler here is theirs.
 --
 -- Sending it again with the same number gives the same leases; an older number gives none (a late copy of a request).
 
@@ -97,7 +98,7 @@ if type(last) == 'string' then
       end
     end
     redis.call('ZRANGE', ready, 0, 0)
-    return {now_text, 0, again, {}}
+    return {now_text, 0, again, {}, {}}
   end
 end
 
@@ -283,6 +284,7 @@ for _, job in ipairs(taken) do
   if fields.held then redis.pcall('ZREM', held .. ':' .. fields.held, job.id) end
   redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"processing"}')
 end
+local strangers, unhandled = {}, {}
 for _, job in ipairs(aside) do
   local key = job_prefix .. job.id
   local changes = {'status', 'queued', 'held', job.reason}
@@ -292,6 +294,11 @@ for _, job in ipairs(aside) do
   if job.reborn then forget(key, job.id) end
   if job.fields.held and job.fields.held ~= job.reason then redis.pcall('ZREM', held .. ':' .. job.fields.held, job.id) end
   redis.call('HSET', key, unpack(changes))
+  local job_type = job.fields.type
+  if job_type and not allowance[job_type] and not strangers[job_type] then
+    strangers[job_type] = true
+    unhandled[#unhandled + 1] = job_type
+  end
 end
 for _, job in ipairs(absent) do
   redis.call('ZADD', missing, 'NX', now_text, job.id)
@@ -333,4 +340,4 @@ redis.call('ZRANGE', ready, 0, 0)
 
 local jobs = {}
 for i, job in ipairs(taken) do jobs[i] = job.out end
-return {now_text, more, jobs, reports}
+return {now_text, more, jobs, reports, unhandled}

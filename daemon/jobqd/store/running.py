@@ -30,6 +30,8 @@ class Claims:
     jobs: list[Claimed]
     more: bool
     dropped: list[tuple[str, str]]
+    unhandled: list[str]
+    """Types of jobs put aside because no handler here is theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def _claims(max_payload: int, reply: Any) -> Claims:
                 fields.pop(name, None)
         unfit = _too_large(too_large, max_payload) if too_large else _no_type(fields.get("type", ""))
         jobs.append(Claimed(job_id, fence, float(score), now, fields, unfit))
-    return Claims(jobs, bool(reply[1]), pairs(reply[3]))
+    return Claims(jobs, bool(reply[1]), pairs(reply[3]), list(reply[4]))
 
 
 def _too_large(size: int, limit: int) -> str:
