@@ -44,7 +44,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/jobqd run
 
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n auto $(TESTS)
 
 faults: $(VENV)/.test
 	@JOBQD_FAULTS=all $(BIN)/python -m pytest -rP tests/fault $(TESTS)

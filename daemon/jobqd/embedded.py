@@ -147,9 +147,7 @@ class EmbeddedServer:
             await self._until_gone()
             try:
                 await self._ensure()
-            except (
-                ConfigError
-            ):  # its reason is in the server's log, and the daemon reports that Redis is away
+            except ConfigError:  # its reason is in the server's log, and the daemon reports that Redis is away
                 await asyncio.sleep(_RETRY)
 
     async def _until_gone(self) -> None:
@@ -189,9 +187,7 @@ class EmbeddedServer:
             os.close(lock)
         while not _answers(await self._ask(b"PING")):
             if self._child.status is not None:
-                raise ConfigError(
-                    f"redis_url: the embedded Redis ended at once; it says:\n{self._last_words()}"
-                )
+                raise ConfigError(f"redis_url: the embedded Redis ended at once; it says:\n{self._last_words()}")
             await asyncio.sleep(_POLL)
 
     def _spawn(self, lock: int) -> Child:

@@ -36,9 +36,7 @@ class Executor:
         claimed, handler = run.claimed, run.handler
         if expired(claimed, run.policy):
             age = format_duration(run.policy.max_age)
-            return Failed(
-                f"expired: not finished within max_age ({age}) after it was due", "Expired", final=True
-            )
+            return Failed(f"expired: not finished within max_age ({age}) after it was due", "Expired", final=True)
         if claimed.unfit:
             return Failed(claimed.unfit, "ArgumentError", final=True)
         if handler is None:
@@ -186,6 +184,7 @@ class Executor:
         if limit is None:
             yield
             return
+
         def stalled() -> None:
             if context.saving:
                 again()

@@ -192,9 +192,7 @@ class Job(_JobBase):
         self.stopping = stopping
         """Set when the daemon drains: finish soon, or save a checkpoint and return or raise."""
 
-    async def progress(
-        self, percent: float, step: str | None = None, eta_seconds: float | None = None
-    ) -> None:
+    async def progress(self, percent: float, step: str | None = None, eta_seconds: float | None = None) -> None:
         """Report progress in percent (0 to 100); cheap, sent at most ten times a second, the last always.
 
         Without `eta_seconds` the remaining time is estimated from the progress so far. Raises ValueError for a
@@ -225,9 +223,7 @@ class SyncJob(_JobBase):
 
     __slots__ = ("_loop", "stopping")
 
-    def __init__(
-        self, claimed: Claimed, port: RunPort, stopping: Any, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, claimed: Claimed, port: RunPort, stopping: Any, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(claimed, port)
         self._loop = loop
         self.stopping = stopping
@@ -261,9 +257,7 @@ class SyncJob(_JobBase):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-def _numbers(
-    percent: float, step: str | None, eta_seconds: float | None
-) -> tuple[float, str | None, float | None]:
+def _numbers(percent: float, step: str | None, eta_seconds: float | None) -> tuple[float, str | None, float | None]:
     """Check what was reported where the handler can see the error."""
     percent = float(percent)
     eta_seconds = None if eta_seconds is None else float(eta_seconds)

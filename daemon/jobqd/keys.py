@@ -10,6 +10,8 @@ TYPE_MAX = 128
 def is_type(text: str) -> bool:
     """Whether a text may be a job type: it stands in keys and log lines."""
     return 0 < len(text) <= TYPE_MAX and text.isprintable() and " " not in text
+
+
 BASE_KINDS = ("zset", "zset", "zset", "set", "zset", "list", "list", "hash")
 """What TYPE says of KEYS[1] to KEYS[8] of every script."""
 

@@ -56,9 +56,7 @@ class Policies:
         # A type that raises its first delay above the global maximum means it.
         chosen["retry_max_delay"] = max(chosen["retry_max_delay"], chosen["retry_delay"])
         settings = self._settings
-        return Policy(
-            dead_ttl=settings.dead_ttl, max_age=settings.max_age, max_crashes=settings.max_crashes, **chosen
-        )
+        return Policy(dead_ttl=settings.dead_ttl, max_age=settings.max_age, max_crashes=settings.max_crashes, **chosen)
 
     def _option(self, job_type: str, name: str) -> Any:
         for_type = self._settings.jobs.get(job_type)

@@ -29,9 +29,7 @@ class Waiting(Duty, Protocol):
 class Supervisor:
     """Repeats duties until stopped. A stop is a flag: the pass under way is awaited, never cancelled."""
 
-    def __init__(
-        self, settler: Settler, outage: Outage, clock: Clock, *, on_unstuck: Callable[[], Any]
-    ) -> None:
+    def __init__(self, settler: Settler, outage: Outage, clock: Clock, *, on_unstuck: Callable[[], Any]) -> None:
         self._settler = settler
         self._outage = outage
         self._clock = clock

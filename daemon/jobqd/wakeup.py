@@ -28,9 +28,7 @@ class Wakeup:
         self._on_wake = on_wake
         self._on_cancel = on_cancel
         self._told: str | None = None
-        self.link = TrackedLink(
-            target, keys.ready, keys.control, on_change=self._changed, on_control=self._control
-        )
+        self.link = TrackedLink(target, keys.ready, keys.control, on_change=self._changed, on_control=self._control)
         self.pending = True
         """Whether there may be something to claim; cleared before a claim is sent, never after."""
 

@@ -233,7 +233,9 @@ async def test_a_redirect_never_names_a_client_of_another_server(own_server: Red
                 self.turns = getattr(self, "turns", 0) + 1
                 return await (Target(other.url) if self.turns == 2 else Target(own_server.url)).connect()
 
-        link = TrackedLink(Wandering(own_server.url), "job_queue", "control", on_change=lambda: None, on_control=lambda _: None)
+        link = TrackedLink(
+            Wandering(own_server.url), "job_queue", "control", on_change=lambda: None, on_control=lambda _: None
+        )
         with pytest.raises(StoreError, match="master changed") as error:
             await link.command("PING")
         assert error.value.fault is StoreFault.READONLY

@@ -163,9 +163,7 @@ def test_the_texts_of_a_hash_are_converted_by_the_hints() -> None:
 
 
 def test_a_text_is_json_where_the_hint_is_a_container_or_a_model() -> None:
-    def work(
-        tags: list[str], film: Film, size: Size, pair: tuple[int, int], by: dict[str, int] | None
-    ) -> None: ...
+    def work(tags: list[str], film: Film, size: Size, pair: tuple[int, int], by: dict[str, int] | None) -> None: ...
 
     handler = handler_of(work)
     texts = {
@@ -273,9 +271,7 @@ def test_hints_that_are_texts() -> None:
 def test_a_hint_only_for_type_checkers_is_a_configuration_error() -> None:
     def work(x: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
-    with pytest.raises(
-        ConfigError, match=r'parameter x: the hint "Missing" is not known at run time: import'
-    ):
+    with pytest.raises(ConfigError, match=r'parameter x: the hint "Missing" is not known at run time: import'):
         _ = handler_of(work).binder
 
 
@@ -286,9 +282,7 @@ def test_constraints_of_annotated_hints() -> None:
 
 
 def test_args_is_checked_and_json_ready() -> None:
-    def work(
-        job: Any, when: datetime, uid: UUID, film: Film, colour: Colour, size: Size, n: int = 3
-    ) -> None: ...
+    def work(job: Any, when: datetime, uid: UUID, film: Film, colour: Colour, size: Size, n: int = 3) -> None: ...
 
     handler = handler_of(work)
     args = handler.args(
@@ -324,11 +318,7 @@ def test_args_refuses_what_does_not_fit(video: Any) -> None:
 
 texts = st.text(st.characters(codec="utf-8"))
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**60), 2**60)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts,
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )

@@ -48,8 +48,7 @@ def test_several_specs_become_one_handlers(app: Path) -> None:
     (app / "app_pack").mkdir()
     (app / "app_pack" / "__init__.py").touch()
     (app / "app_pack" / "more.py").write_text(
-        "from jobqd.handlers import Handlers\nclass box:\n    jobs = Handlers()\n"
-        "@box.jobs.job\ndef other(): ...\n"
+        "from jobqd.handlers import Handlers\nclass box:\n    jobs = Handlers()\n@box.jobs.job\ndef other(): ...\n"
     )
     loaded = load_handlers(["app_tasks:handlers", " app_pack.more:box.jobs "], app)
     assert loaded.types == ("work", "other")
@@ -86,9 +85,7 @@ def test_no_such_directory(app: Path) -> None:
     assert f"app_dir: {app / 'gone'} is not a directory" in problem(app / "gone", "x:y", example=False)
 
 
-@pytest.mark.parametrize(
-    "spec", ["app_tasks", "app_tasks:", ":handlers", "app tasks:x", "a/b.py:handlers", ""]
-)
+@pytest.mark.parametrize("spec", ["app_tasks", "app_tasks:", ":handlers", "app tasks:x", "a/b.py:handlers", ""])
 def test_not_a_spec(app: Path, spec: str) -> None:
     assert "not package.module:attribute" in problem(app, spec)
 
@@ -101,9 +98,7 @@ def test_no_such_attribute(app: Path) -> None:
 
 def test_not_a_handlers_object(app: Path) -> None:
     write(app, GOOD)
-    assert f"work in {app / 'app_tasks.py'} is a Handler, not a jobqd.Handlers object" in problem(
-        app, "app_tasks:work"
-    )
+    assert f"work in {app / 'app_tasks.py'} is a Handler, not a jobqd.Handlers object" in problem(app, "app_tasks:work")
 
 
 def test_nothing_registered(app: Path) -> None:

@@ -188,9 +188,7 @@ def test_two_types_for_one_function_and_two_functions_for_one_type() -> None:
 
     def other() -> None: ...
 
-    with pytest.raises(
-        ConfigError, match=r'"old_name" has two handlers: .*work .*py:\d+\) and .*other .*py:\d+\)'
-    ):
+    with pytest.raises(ConfigError, match=r'"old_name" has two handlers: .*work .*py:\d+\) and .*other .*py:\d+\)'):
         handlers.job("old_name")(other)
 
 

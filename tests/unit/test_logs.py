@@ -137,9 +137,7 @@ def test_json_survives_any_value(pipe):
     deep = []
     for _ in range(5000):
         deep = [deep]
-    pipe.log.info(
-        "x", bad=Unprintable(), nan=float("nan"), sur="\udc80", pair={(1, 2): b"x"}, loop=loop, deep=deep
-    )
+    pipe.log.info("x", bad=Unprintable(), nan=float("nan"), sur="\udc80", pair={(1, 2): b"x"}, loop=loop, deep=deep)
     pipe.log.info("x", huge=10**5000)
     first, second = pipe.objects()
     assert first["bad"] == "<Unprintable whose repr raises RuntimeError>"
@@ -178,9 +176,7 @@ def test_problems_show_the_whole_id_and_an_unknown_event_its_fields(console):
     console.log.warning("job.retrying", error="boom", delay=30, max_attempts=10, **JOB)
     console.log.info("job.resized", width=3, note="a b", **JOB)
     retrying, resized = console.text().splitlines()
-    assert retrying.endswith(
-        f"! video_render {JOB['job_id']} failed: boom; runs again in 30s (attempt 1 of 10)"
-    )
+    assert retrying.endswith(f"! video_render {JOB['job_id']} failed: boom; runs again in 30s (attempt 1 of 10)")
     assert resized.endswith('• video_render 0192…a1f3 job.resized width=3 note="a b"')
 
 
@@ -207,9 +203,7 @@ def test_tracebacks_and_stacks_are_indented(console):
     assert "\x1b" not in "".join(lines)
 
 
-@pytest.mark.parametrize(
-    ("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
-)
+@pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_auto_on_a_terminal_is_the_console_in_colour(environ, coloured):
     leader, follower = pty.openpty()
     with os.fdopen(follower, "w", encoding="utf-8") as terminal:
@@ -283,9 +277,7 @@ def test_auto_chooses_the_journal_when_stderr_is_it(tmp_path, journald):
     with (tmp_path / "stderr").open("w") as stream:
         stat = os.fstat(stream.fileno())
         environ = {"JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"}
-        system = configure(
-            "auto", "info", stream=stream, environ=environ, journal_path=journald.getsockname()
-        )
+        system = configure("auto", "info", stream=stream, environ=environ, journal_path=journald.getsockname())
         system.logger.info("hello")
         system.close()
     assert entry(journald)["MESSAGE"] == "hello"

@@ -64,13 +64,9 @@ class Parts:
         self.policies = Policies(settings, handlers)
         # Settling has a connection of its own: no other duty may make a result wait.
         self.settle_link, self.link = Link(target), Link(target)
-        self.ledger = Ledger(
-            self.settle_link, seat.keys, dead_max=settings.dead_max, trimmed_ttl=settings.job_ttl
-        )
+        self.ledger = Ledger(self.settle_link, seat.keys, dead_max=settings.dead_max, trimmed_ttl=settings.job_ttl)
         self.reporter = Reporter(run_log, run_log, handlers)
-        self.settler = Settler(
-            self.ledger, seat.worker, self.runs, self.outage, world, on_settled=self._settled
-        )
+        self.settler = Settler(self.ledger, seat.worker, self.runs, self.outage, world, on_settled=self._settled)
         self.progress = ProgressWriter(self.link, seat, world.clock)
         self.services = self._services()
         self.pool = self._pool()
@@ -82,9 +78,7 @@ class Parts:
         self.heartbeat = self._heartbeat()
         self.recoverer = self._recoverer()
         self.promoter = Promoter(self.link, seat.keys, world.log)
-        self.walker = Walker(
-            self.link, seat.keys, world.log, max_age=settings.max_age, job_ttl=settings.job_ttl
-        )
+        self.walker = Walker(self.link, seat.keys, world.log, max_age=settings.max_age, job_ttl=settings.job_ttl)
         self.memory = MemoryWatch(self.link, self.ledger, world.log)
         self.supervisor = Supervisor(self.settler, self.outage, world.clock, on_unstuck=self._unstuck)
 
@@ -127,8 +121,11 @@ class Parts:
             threads=ThreadPoolExecutor(settings.concurrency, "jobqd-job"),
             max_result=settings.max_result,
             children=Children(
-                self.guardian, settings.handlers, settings.app_dir,
-                max_result=settings.max_result, log_level=settings.log_level,
+                self.guardian,
+                settings.handlers,
+                settings.app_dir,
+                max_result=settings.max_result,
+                log_level=settings.log_level,
             ),
         )
 
@@ -181,6 +178,8 @@ class Parts:
 
     def _settled(self, pending: Pending, answer: str) -> None:
         self.reporter.settled(pending, answer)
+        # Claiming stops while too many outcomes wait.
+        self.claimer.nudge()
         if pending.order.to in ("retrying", "scheduled") and pending.order.delay < 1.0:
             self.supervisor.hasten("promote", pending.order.delay)
 

@@ -37,9 +37,7 @@ class Reporter:
         elif pending.run.ending in _GIVEN_AWAY and isinstance(pending.outcome, Interrupted) and answer != "ok":
             self._log.info(_GIVEN_AWAY[pending.run.ending], **_facts(pending.run))
         elif answer in _REFUSALS:
-            self._log.warning(
-                "job.refused", reason=_REFUSALS[answer], outcome=order.to, **_facts(pending.run)
-            )
+            self._log.warning("job.refused", reason=_REFUSALS[answer], outcome=order.to, **_facts(pending.run))
         elif order.to == "completed":
             if self._run_log.admit():
                 self._run_log.ended("job.completed", **_facts(pending.run))

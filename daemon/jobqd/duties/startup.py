@@ -60,9 +60,7 @@ async def wait_for_redis(
 def judge(info: Mapping[str, str], *, allow_eviction: bool) -> list[Finding]:
     """Return what has to be said of a Redis, by its INFO: its version, its eviction policy, its persistence."""
     if not info:
-        return [
-            Finding(None, "redis", "it refuses INFO, so its version, eviction and persistence are not known")
-        ]
+        return [Finding(None, "redis", "it refuses INFO, so its version, eviction and persistence are not known")]
     return [_version(info), _eviction(info, allow_eviction), _persistence(info)]
 
 

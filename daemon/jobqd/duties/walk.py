@@ -13,9 +13,7 @@ _KEYS_A_STEP = 200
 class Walker:
     """One pass is one step of SCAN; after the last it begins anew."""
 
-    def __init__(
-        self, link: Link, keys: Keys, log: Any, *, max_age: float, job_ttl: float, every: float = 5.0
-    ) -> None:
+    def __init__(self, link: Link, keys: Keys, log: Any, *, max_age: float, job_ttl: float, every: float = 5.0) -> None:
         self._link = link
         self._keys = keys
         self._log = log
@@ -27,9 +25,7 @@ class Walker:
     async def run_once(self) -> float:
         """Look at the next keys; returns seconds until the next pass. Raises StoreError."""
         step = await self._link.run(
-            running.walk(
-                self._keys, self._cursor, count=_KEYS_A_STEP, max_age=self._max_age, job_ttl=self._job_ttl
-            )
+            running.walk(self._keys, self._cursor, count=_KEYS_A_STEP, max_age=self._max_age, job_ttl=self._job_ttl)
         )
         self._cursor = step.cursor
         for job_id, what in step.reports:

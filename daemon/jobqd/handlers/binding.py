@@ -45,13 +45,9 @@ class Binder:
         for argument in signature.arguments:
             if _fillable(argument, hint := signature.hint(argument)):
                 self._hints[argument.name] = hint
-        self._names = tuple(
-            name for name in self._hints if name not in DAEMON_FIELDS and not name.startswith("_")
-        )
+        self._names = tuple(name for name in self._hints if name not in DAEMON_FIELDS and not name.startswith("_"))
         self._required = frozenset(argument.name for argument in signature.arguments if argument.required)
-        self._payload = _arguments_adapter(
-            self._hints, extra="forbid" if signature.extra is None else "allow"
-        )
+        self._payload = _arguments_adapter(self._hints, extra="forbid" if signature.extra is None else "allow")
         # By default NaN would be written as null, without a word.
         self._writer = SchemaSerializer(self._payload.core_schema, {"ser_json_inf_nan": "constants"})
         texts = {name: self._hints[name] for name in self._names}

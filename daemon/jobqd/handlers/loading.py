@@ -91,9 +91,7 @@ def _import(spec: str, module_name: str, directory: Path) -> ModuleType:
 
 def _not_found(missing: str, directory: Path) -> str:
     last = missing.rpartition(".")[2]
-    beside = [
-        path.stem for path in directory.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
-    ]
+    beside = [path.stem for path in directory.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     close = difflib.get_close_matches(last, beside, n=1)
     hint = f"; is it {close[0]}?" if close else ""
     return (
@@ -119,9 +117,7 @@ def _raised(module_name: str, error: BaseException) -> str:
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the application's part of a traceback: neither the import machinery nor our own code."""
     ours = ("<frozen importlib", _PACKAGE, str(importlib.__file__))
-    return [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)
-    ]
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
 
 
 def _frame_lines(frame: traceback.FrameSummary) -> list[str]:

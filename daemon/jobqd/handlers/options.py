@@ -68,7 +68,5 @@ def check_type(job_type: object) -> str:
     if not isinstance(job_type, str):
         raise ConfigError(f'{shown(job_type)} is not a job type: write a text: @handlers.job("video_render")')
     if not is_type(job_type):
-        raise ConfigError(
-            f"{shown(job_type)} is not a job type: use 1 to {TYPE_MAX} printable characters, no spaces"
-        )
+        raise ConfigError(f"{shown(job_type)} is not a job type: use 1 to {TYPE_MAX} printable characters, no spaces")
     return job_type

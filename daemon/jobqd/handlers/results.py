@@ -73,9 +73,7 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         return ((f"[{index}]", child) for index, child in enumerate(value))
     if isinstance(value, type):
         return iter(())
-    if hasattr(type(value), "model_fields") or (
-        dataclasses.is_dataclass(value) and hasattr(value, "__dict__")
-    ):
+    if hasattr(type(value), "model_fields") or (dataclasses.is_dataclass(value) and hasattr(value, "__dict__")):
         return ((f".{name}", child) for name, child in vars(value).items())
     return iter(())
 

@@ -96,9 +96,7 @@ def _annotation(parameter: inspect.Parameter) -> Any:
 
 def _check_kind(parameter: inspect.Parameter, position: int) -> None:
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise ConfigError(
-            f"parameter {parameter.name} is positional-only: remove the `/`, arguments come by name"
-        )
+        raise ConfigError(f"parameter {parameter.name} is positional-only: remove the `/`, arguments come by name")
     if parameter.kind is parameter.VAR_POSITIONAL:
         raise ConfigError(
             f"parameter *{parameter.name} cannot be filled, because arguments come by name: take a list, "

@@ -29,9 +29,7 @@ class Sentence:
 
     def __init__(self, template: str, *details: str) -> None:
         self._pieces = [
-            _Piece.of(text, optional=index % 2 == 1)
-            for index, text in enumerate(_BRACKETED.split(template))
-            if text
+            _Piece.of(text, optional=index % 2 == 1) for index, text in enumerate(_BRACKETED.split(template)) if text
         ]
         self._details = [_Piece.of(text, optional=True) for text in details]
         self.names = frozenset(name for piece in (*self._pieces, *self._details) for name in piece.names)
@@ -100,9 +98,7 @@ SENTENCES = {
     "daemon.drained": Sentence("the time is over: {count} jobs are told to end"),
     "daemon.stopping": Sentence("stopping[: {reason}]"),
     "daemon.stopped": Sentence("stopped", "after {duration}"),
-    "type.unhandled": Sentence(
-        "jobs of type {type} are held: no handler here is theirs[; is {meant} meant?]"
-    ),
+    "type.unhandled": Sentence("jobs of type {type} are held: no handler here is theirs[; is {meant} meant?]"),
     "redis.away": Sentence("{problem}[: {error}]; tried again until it does"),
     "redis.back": Sentence("Redis is back[ after {away}]", "away {duration}"),
     "redis.memory_tight": Sentence(

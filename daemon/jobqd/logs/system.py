@@ -41,9 +41,7 @@ class LogSystem:
         self._owns_structlog = not structlog.is_configured()
         if self._owns_structlog:
             # For the application's structlog.get_logger(), which would print to stdout, and may block there.
-            structlog.configure(
-                processors=processors, wrapper_class=Logger, logger_factory=lambda *_: self._output
-            )
+            structlog.configure(processors=processors, wrapper_class=Logger, logger_factory=lambda *_: self._output)
         atexit.register(self.close)
 
     @property
