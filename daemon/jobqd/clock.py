@@ -44,13 +44,40 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+class Log(Protocol):
+    """What the daemon asks of a log: stable event names, and fields. Structlog's loggers are such."""
+
+    def debug(self, event: str, /, **fields: Any) -> Any:
+        """Log for those who look for a cause."""
+
+    def info(self, event: str, /, **fields: Any) -> Any:
+        """Log what is as it should be."""
+
+    def warning(self, event: str, /, **fields: Any) -> Any:
+        """Log what a person should look at some time."""
+
+    def error(self, event: str, /, **fields: Any) -> Any:
+        """Log what failed."""
+
+    def exception(self, event: str, /, **fields: Any) -> Any:
+        """Log what failed, with the exception that is being handled."""
+
+    def critical(self, event: str, /, **fields: Any) -> Any:
+        """Log what ends the daemon."""
+
+    def bind(self, **fields: Any) -> Any:
+        """Return a logger that adds these fields to each line."""
+
+    def is_enabled_for(self, level: int, /) -> bool:
+        """Whether a record of this level would be written."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What every part of the daemon takes from outside, so that a test can give its own."""
 
     clock: Clock
     random: Random
-    log: Any
-    """A structlog logger."""
+    log: Log
     end: Callable[[], None] = lambda: os._exit(EX_SOFTWARE)
     """Ends the process at once, from any thread."""

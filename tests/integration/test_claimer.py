@@ -7,13 +7,16 @@ import asyncio
 import pytest
 import redis.asyncio
 
+from jobqd.duties.settle import BATCH_MAX
 from jobqd.handlers import Handlers
 from jobqd.keys import Keys
+from jobqd.runs import Completed
 from jobqd.scripts import script
 from jobqd.store import Target
 from tests.redis_server import RedisServer
 from tests.support.assembled import assembled, enqueue
 from tests.support.log import RecordingLog
+from tests.support.parts import claimed, run_of
 from tests.support.proxy import reply_thief
 from tests.support.waiting import soon
 
@@ -159,6 +162,27 @@ async def test_nothing_is_claimed_while_results_cannot_be_settled(
         assert await raw.zcard(keys.ready) == 1
         parts.settler.stuck = False
         parts.claimer.nudge(more=True)
+        await soon(lambda: works.ran)
+        parts.claimer.stop()
+        works.let_go.set()
+        await claiming
+
+
+async def test_claiming_waits_for_settling_to_keep_up(
+    target: Target, keys: Keys, raw: redis.asyncio.Redis, works: Works
+) -> None:
+    """Else a daemon that is killed leaves thousands of finished jobs to be run again."""
+    async with assembled(target, keys, works.handlers, concurrency=3) as parts:
+        await enqueue(raw, keys, "m", "mail")
+        for n in range(BATCH_MAX):
+            parts.settler.submit(run_of(claimed(f"done-{n}")), Completed("1"))
+        claiming = asyncio.create_task(parts.claimer.run())
+        parts.claimer.nudge(more=True)
+        await asyncio.wait([claiming], timeout=0)
+        await parts.wakeup.link.command("PING")
+        assert await raw.zcard(keys.ready) == 1
+        # Settling them wakes the claimer.
+        await parts.settler.run_once()
         await soon(lambda: works.ran)
         parts.claimer.stop()
         works.let_go.set()

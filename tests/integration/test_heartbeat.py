@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any
 
+import pytest
 import redis.asyncio
 
 from jobqd.clock import SystemClock, World
@@ -250,3 +251,22 @@ class TestTrust:
         trust = self.beaten(0, 5, 10, 15)
         trust.beat(20, 1020.9, "one")
         assert trust.earned(20)
+
+
+async def test_a_heartbeat_that_dies_takes_the_daemon_with_it(target: Target, keys: Keys) -> None:
+    """A daemon that goes on claiming and renews nothing would lose every lease."""
+    made = World(SystemClock(), lambda: 0.5, RecordingLog())
+
+    def describe() -> dict[str, str]:
+        raise OSError("no host name")
+
+    heart = Heartbeat(
+        SyncLink(target), Seat(keys, "worker-1", 0.3), Runs(), Outage(made), made,
+        watch=LoopWatch(Runs(), made, limit=60.0, give_up=lambda *given: None),
+        describe=describe, on_lost=lambda *run: None,
+    )  # fmt: skip
+    heart.start()
+    async with asyncio.timeout(5):
+        with pytest.raises(OSError, match="no host name"):
+            await heart.died()
+    heart.stop()

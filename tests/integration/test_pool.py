@@ -192,3 +192,21 @@ async def test_a_handler_that_ignores_its_cancel_is_reminded_and_named(server: R
         assert isinstance(run, Run)
         assert run.task is not None
         assert run.task.cancelling() == 0
+
+
+async def test_a_run_that_breaks_on_our_side_is_settled_all_the_same(
+    server: RedisServer, works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its lease would be renewed for ever, and nobody would hear of it."""
+    async with pool_of(server, works) as parts:
+
+        async def breaks(run: object) -> None:
+            raise RuntimeError("a defect of ours")
+
+        monkeypatch.setattr(parts.pool._executor, "execute", breaks)
+        parts.pool.start(claimed(type="waits"))
+        await soon(lambda: outcomes(parts))
+        (outcome,) = outcomes(parts)
+        assert (outcome.error_type, "a defect of ours" in outcome.error) == ("RuntimeError", True)
+        assert (parts.pool.busy, parts.pool.allowances()["waits"]) == (0, 1)
+        assert works.log.of("job.broke")

@@ -27,6 +27,12 @@ class RecordingLog:
     def error(self, event: str, **fields: Any) -> None:
         self._take("error", event, fields)
 
+    def exception(self, event: str, **fields: Any) -> None:
+        self._take("error", event, {**fields, "exc_info": True})
+
+    def critical(self, event: str, **fields: Any) -> None:
+        self._take("critical", event, fields)
+
     def is_enabled_for(self, level: int) -> bool:
         return True
 

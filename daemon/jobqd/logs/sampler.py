@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from jobqd.clock import Clock
-from jobqd.logs.logger import Logger
+from jobqd.clock import Clock, Log
 
 SAMPLED = frozenset({
     "job.cancelled", "job.dead", "job.dropped", "job.expired", "job.lost", "job.persisted", "job.recovered",
@@ -30,7 +29,7 @@ class RunLog:
     __slots__ = ("_clock", "_left", "_limit", "_logger", "_suppressed", "_trouble", "_trouble_left", "_window_end")
 
     def __init__(
-        self, logger: Logger, clock: Clock, limit_per_second: int = 200, trouble_per_second: int = 100
+        self, logger: Log, clock: Clock, limit_per_second: int = 200, trouble_per_second: int = 100
     ) -> None:
         self._logger = logger
         self._clock = clock
@@ -49,26 +48,31 @@ class RunLog:
         """Whether a record of this level would be written."""
         return self._logger.is_enabled_for(level)
 
-    def debug(self, event: str, **fields: Any) -> None:
+    def debug(self, event: str, /, **fields: Any) -> None:
         """Log for those who look for a cause."""
         self._logger.debug(event, **fields)
 
-    def info(self, event: str, **fields: Any) -> None:
+    def info(self, event: str, /, **fields: Any) -> None:
         """Log what is as it should be."""
         if self._admit_trouble(event):
             self._logger.info(event, **fields)
 
-    def warning(self, event: str, **fields: Any) -> None:
+    def warning(self, event: str, /, **fields: Any) -> None:
         """Log what a person should look at some time."""
         if self._admit_trouble(event):
             self._logger.warning(event, **fields)
 
-    def error(self, event: str, **fields: Any) -> None:
+    def error(self, event: str, /, **fields: Any) -> None:
         """Log what failed."""
         if self._admit_trouble(event):
             self._logger.error(event, **fields)
 
-    def critical(self, event: str, **fields: Any) -> None:
+    def exception(self, event: str, /, **fields: Any) -> None:
+        """Log what failed, with the exception that is being handled."""
+        if self._admit_trouble(event):
+            self._logger.exception(event, **fields)
+
+    def critical(self, event: str, /, **fields: Any) -> None:
         """Log what ends the daemon."""
         self._logger.critical(event, **fields)
 
