@@ -28,9 +28,7 @@ class RunLog:
 
     __slots__ = ("_clock", "_left", "_limit", "_logger", "_suppressed", "_trouble", "_trouble_left", "_window_end")
 
-    def __init__(
-        self, logger: Log, clock: Clock, limit_per_second: int = 200, trouble_per_second: int = 100
-    ) -> None:
+    def __init__(self, logger: Log, clock: Clock, limit_per_second: int = 200, trouble_per_second: int = 100) -> None:
         self._logger = logger
         self._clock = clock
         self._limit = limit_per_second
