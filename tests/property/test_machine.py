@@ -23,6 +23,7 @@ def test_the_invariants_hold_whatever_happens(lab: Lab) -> None:
         lambda: QueueMachine(lab),
         settings=settings(
             max_examples=EXAMPLES, stateful_step_count=40, deadline=None, database=None, print_blob=True,
-            phases=PHASES, report_multiple_bugs=False, derandomize="CI" in os.environ, suppress_health_check=list(HealthCheck),
+            phases=PHASES, report_multiple_bugs=False, derandomize="CI" in os.environ,
+            suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
