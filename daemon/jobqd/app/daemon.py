@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from jobqd import __version__
-from jobqd.app.parts import Parts, target_of
+from jobqd.app.parts import Parts
 from jobqd.clock import World
 from jobqd.duties import startup
 from jobqd.errors import ConfigError, StartError, StoreError
@@ -21,6 +21,7 @@ from jobqd.keys import Keys, Seat
 from jobqd.lockfile import InstanceLock
 from jobqd.runs import Ending, Interrupted
 from jobqd.settings import Settings
+from jobqd.store import Target
 from jobqd.systemd import Notifier
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class Daemon:
         self._notifier = notifier
         self._burst = burst
         self._clock = world.clock
-        self._target = target_of(settings)
+        self._target = Target.of(settings)
         keys = Keys(settings.key_prefix, settings.queue)
         self._seat = Seat(keys, secrets.token_hex(8), settings.lease)
         self._began = self._clock.monotonic()

@@ -41,11 +41,6 @@ from jobqd.systemd import Notifier
 from jobqd.wakeup import Wakeup
 
 
-def target_of(settings: Settings) -> Target:
-    """Return where Redis is, by the settings. Raises ConfigError."""
-    return Target.of(settings)
-
-
 class Parts:
     """The parts in the order of their needs; to be made on the running loop. Nothing is started here."""
 

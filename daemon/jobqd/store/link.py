@@ -115,10 +115,6 @@ class Link:
         async with self._lock:
             await self._drop()
 
-    async def drop(self) -> None:
-        """Close the connection at once, also under a call that waits for its reply."""
-        await self._drop()
-
     async def _answer(self, command: Sequence[Argument]) -> Any:
         try:
             return await self._exchange(command)
