@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import redis.asyncio
 
 from jobqd.duties.recover import Recoverer
+from jobqd.errors import StoreError, StoreFault
 from jobqd.handlers import Handlers
 from jobqd.job import Claimed
 from jobqd.keys import Keys, Seat
@@ -16,6 +18,7 @@ from jobqd.policy import Policies
 from jobqd.retry import MAX_LAPSES, Settlement
 from jobqd.settings import Settings
 from jobqd.store import Ledger, Link, running
+from jobqd.store.call import Call
 from tests.support.assembled import enqueue
 from tests.support.log import RecordingLog
 from tests.support.parts import world
@@ -116,6 +119,49 @@ async def test_a_dead_workers_jobs_are_taken_back_whatever_their_lease(
     assert sorted(await raw.zrange(keys.ready, 0, -1)) == sorted(ours)
     assert sorted(await raw.zrange(keys.active, 0, -1)) == sorted(others)
     assert await rescue.recoverer.take_back("dead") == 0
+
+
+class Renewing:
+    """A link over which, after the first page of leases was read, other daemons renew all of that page."""
+
+    def __init__(self, link: Link, raw: redis.asyncio.Redis, keys: Keys, others: list[str]) -> None:
+        self._link, self._raw, self._keys, self._others = link, raw, keys, others
+
+    async def run(self, call: Call[Any]) -> Any:
+        found = await self._link.run(call)
+        if self._others:
+            later = time.time() + 60
+            await self._raw.zadd(self._keys.active, dict.fromkeys(self._others, later))
+            self._others = []
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+
+async def test_renewals_of_others_meanwhile_hide_none_of_a_dead_workers_jobs(
+    rescue: Rescue, link: Link, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    ours, others = [f"ours{n}" for n in range(30)], [f"other{n}" for n in range(200)]
+    await rescue.lease(raw, *others, worker="alive")
+    await rescue.lease(raw, *ours, worker="dead")
+    slow = Rescue(cast(Link, Renewing(link, raw, keys, others)), keys)
+    assert await slow.recoverer.take_back("dead") == 30
+
+
+async def test_a_dead_letter_is_told_of_though_its_fields_cannot_be_read(
+    rescue: Rescue, link: Link, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    class Narrow(Renewing):
+        async def command(self, *words: Any) -> Any:
+            raise StoreError("NOPERM this user has no permissions", StoreFault.DENIED)
+
+    await rescue.lease(raw, "poison", crashes=MAX_LAPSES - 1)
+    await rescue.lapse(raw, "poison")
+    narrow = Rescue(cast(Link, Narrow(link, raw, keys, [])), keys)
+    await narrow.recoverer.run_once()
+    ((claimed, order),) = narrow.dead
+    assert (claimed.id, order.to) == ("poison", "dead")
 
 
 async def test_ended_leftovers_do_not_hide_what_is_behind_them(

@@ -358,10 +358,27 @@ def test_the_dead_letters_are_newest_first_each_once_and_bounded(lab: Lab) -> No
     lab.put("C")
     lab.settle(order(lab.claim_one(), "dead"), dead_max=2)
     assert lab.dead() == ["C", "D"]
+    # A dead-lettering that was cut short, then sent again.
     claimed = lab.leased("E")
+    lab.raw.hset(lab.keys.job("E"), "_dead", "1")
     lab.raw.rpush(lab.keys.dead, "E")
     lab.settle(order(claimed, "dead"), dead_max=9)
     assert lab.dead() == ["E", "C", "D"]
+
+
+@pytest.mark.parametrize("again", ["retry", "raw", "enqueue", "cancel"])
+def test_a_job_that_left_the_dead_letters_is_not_looked_for_in_them(lab: Lab, again: str) -> None:
+    lab.end(lab.leased("X"), "dead")
+    assert lab.field("X", "_dead") == "1"
+    if again == "retry":
+        lab.dead_retry("X")
+    elif again == "enqueue":
+        lab.raw.hset(lab.keys.job("X"), "status", "queued")
+        lab.enqueue(NewJob("X", 1, {"type": "mail"}))
+    else:
+        lab.put("X")
+        lab.cancel("X") if again == "cancel" else lab.claim_one()
+    assert (lab.dead(), lab.field("X", "_dead")) == ([], None)
 
 
 def test_an_id_trimmed_from_the_dead_letters_that_lives_again_gets_no_ttl(lab: Lab) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from jobqd.errors import StoreError, StoreFault
+from jobqd.store import running
 from jobqd.store.producing import NewJob
 from tests.support.lab import DAY, Lab, lapse_orders
 
@@ -24,11 +25,12 @@ def test_only_leases_that_ran_out_are_listed(lab: Lab) -> None:
 
 
 def test_a_lapse_brings_what_decides_its_fate(lab: Lab) -> None:
-    fields = {"attempts": "3", "crashes": "2", "interruptions": "1", "max_attempts": "9", "timeout": "5", "error": "e"}
-    lab.leased("X", **fields)
+    fields = {"attempts": "3", "crashes": "2", "interruptions": "1", "max_attempts": "9", "timeout": "5"}
+    lab.leased("X", **fields, traceback="long")
     lab.lapse("X")
     job = lab.lapsed()[0].job
     assert {name: job.fields[name] for name in fields} == fields
+    assert "traceback" not in job.fields
     assert float(job.fields["_due_at"]) > 0
 
 
@@ -45,10 +47,16 @@ def test_a_dead_daemons_jobs_are_listed_and_no_others(lab: Lab) -> None:
 
 
 def test_a_dead_daemons_jobs_are_listed_page_by_page(lab: Lab) -> None:
-    for n in range(5):
-        lab.leased(f"j{n}", "w1" if n == 4 else "w2")
-    pages = [[lapse.job.id for lapse in lab.lapsed(dead_worker="w1", offset=n, limit=2)] for n in (0, 2, 4)]
-    assert pages == [[], [], ["j4"]]
+    for n in range(300):
+        lab.put(f"j{n}")
+    lab.claim(want=300)
+    found, cursor, pages = set(), "0", 0
+    while pages == 0 or cursor != "0":
+        page = lab.run(running.lapsed(lab.keys, dead_worker="w1", cursor=cursor, limit=50))
+        found |= {lapse.job.id for lapse in page.lapses}
+        cursor, pages = page.cursor, pages + 1
+    assert len(found) == 300
+    assert pages > 3
 
 
 def test_no_more_than_the_limit_are_listed(lab: Lab) -> None:
@@ -320,6 +328,22 @@ def test_a_checkpoint_is_there_for_the_next_run(lab: Lab) -> None:
     assert lab.claim_one("w2").fields["checkpoint"] == '{"frame": 7}'
 
 
+def test_a_late_copy_of_a_checkpoint_does_not_replace_a_newer_one(lab: Lab) -> None:
+    claimed = lab.leased("X")
+    assert lab.checkpoint("w1", "X", claimed.fence, '{"frame": 7}', number=12)
+    assert lab.checkpoint("w1", "X", claimed.fence, '{"frame": 1}', number=9)
+    assert lab.field("X", "checkpoint") == '{"frame": 7}'
+
+
+def test_the_checkpoints_of_the_next_run_are_numbered_anew(lab: Lab) -> None:
+    claimed = lab.leased("X")
+    lab.checkpoint("w1", "X", claimed.fence, '{"frame": 7}', number=12)
+    lab.end(claimed, "ready")
+    again = lab.claim_one("w2")
+    assert lab.checkpoint("w2", "X", again.fence, '{"frame": 8}', number=1)
+    assert lab.field("X", "checkpoint") == '{"frame": 8}'
+
+
 def test_the_progress_of_the_last_run_is_not_that_of_the_next(lab: Lab) -> None:
     claimed = lab.leased("X")
     lab.progress("w1", "X", claimed.fence)
@@ -472,6 +496,23 @@ def test_a_prefix_with_glob_characters_finds_its_jobs_and_no_others(lab: Lab) ->
     lab.keys = type(lab.keys)("t[X]*?\\^:")
     lab.hset("X")
     assert lab.walk(repair=True) == [("X", "enqueued")]
+
+
+@pytest.mark.parametrize("name", ["ready", "active", "scheduled", "missing", "held:missing"])
+def test_a_key_of_a_wrong_type_stops_a_promotion_before_it_writes(lab: Lab, name: str) -> None:
+    lab.enqueue(NewJob("due", 1, {"type": "mail"}, delay=1000))
+    lab.make_due("due")
+    lab.zadd("nohash", 1)
+    lab.claim_ids()
+    lab.raw.zadd(lab.keys.missing, {"nohash": 1})
+    key = f"{lab.keys.held}:missing" if name == "held:missing" else getattr(lab.keys, name)
+    lab.raw.delete(key)
+    lab.raw.set(key, "foreign")
+    before = lab.snapshot()
+    with pytest.raises(StoreError) as error:
+        lab.promote()
+    assert error.value.fault is StoreFault.WRONGTYPE
+    assert lab.snapshot() == before
 
 
 @pytest.mark.parametrize("name", ["ready", "active", "scheduled", "dead"])

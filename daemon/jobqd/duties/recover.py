@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jobqd.clock import World
+from jobqd.errors import StoreError
 from jobqd.job import Claimed
 from jobqd.keys import Keys
 from jobqd.policy import Policies
@@ -49,16 +50,13 @@ class Recoverer:
 
     async def take_back(self, dead_worker: str) -> int:
         """Take back every job that a dead worker held; returns how many. Raises StoreError."""
-        offset = taken = 0
+        taken, cursor = 0, "0"
         while True:
-            call = running.lapsed(self._keys, dead_worker=dead_worker, offset=offset, limit=_LIMIT)
+            call = running.lapsed(self._keys, dead_worker=dead_worker, cursor=cursor, limit=_LIMIT)
             found = await self._link.run(call)
-            recovered = await self._settle(found.lapses, "dead", "its daemon died")
-            taken += recovered
-            # What was taken back left the set: only what stayed is passed over.
-            offset += found.stay - recovered
-            # A page of nothing but leftovers, which were dropped, is not the end.
-            if offset >= int(await self._link.command("ZCARD", self._keys.active)):
+            taken += await self._settle(found.lapses, "dead", "its daemon died")
+            cursor = found.cursor
+            if cursor == "0":
                 return taken
 
     async def _settle(self, lapses: list[running.Lapse], guard: str, reason: str) -> int:
@@ -76,8 +74,11 @@ class Recoverer:
         return recovered
 
     async def _whole(self, job: Claimed) -> Claimed:
-        """Return the job with all its fields: the sweep reads only those that decide. Raises StoreError."""
-        flat = await self._link.command("HGETALL", self._keys.job(job.id))
+        """Return the job with all its fields, if Redis still gives them: the sweep reads only those that decide."""
+        try:
+            flat = await self._link.command("HGETALL", self._keys.job(job.id))
+        except StoreError:
+            return job
         return Claimed(job.id, job.fence, job.score, job.claimed_at, mapping(flat))
 
     def _order(self, lapse: running.Lapse, guard: str, reason: str) -> Settlement:

@@ -62,7 +62,10 @@ for _, job in ipairs(jobs) do
     -- `missing` last: an entry that `held:missing` alone still has would never be looked at again.
     redis.call('ZREM', held .. ':missing', job.id)
     redis.call('ZREM', missing, job.id)
-    if job.reborn then redis.pcall('LREM', dead, 0, job.id) end
+    if job.reborn then
+      redis.pcall('LREM', dead, 0, job.id)
+      redis.call('HDEL', key, '_dead')
+    end
     redis.pcall('LPUSH', finished, job.id)
     redis.pcall('LTRIM', finished, 0, finished_max - 1)
     redis.pcall('HINCRBY', counters, 'cancelled', 1)

@@ -109,12 +109,20 @@ for i = 13, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local chunk = math.max(want, 16)
 local sources, has_missing = {{key = ready, offset = 0, at = 1, items = {}, drop = {}}}, false
 redis.call('ZCARD', scheduled)
-for _, reason in ipairs(redis.call('SMEMBERS', held)) do
-  local job_type = string.match(reason, '^type:(.*)$')
-  if reason == 'missing' then
-    has_missing = true
-  elseif (reason == 'suspect' and suspect_room ~= 0) or job_type and allowance[job_type] and allowance[job_type] ~= 0 then
-    sources[#sources + 1] = {key = held .. ':' .. reason, reason = reason, offset = 0, at = 1, items = {}, drop = {}}
+if redis.call('SCARD', held) > 0 then
+  -- Not all its members: a broken producer may name a new type with each job.
+  local reasons = {'missing'}
+  if suspect_room ~= 0 then reasons[2] = 'suspect' end
+  for job_type, room in pairs(allowance) do
+    if room ~= 0 then reasons[#reasons + 1] = 'type:' .. job_type end
+  end
+  local named = redis.call('SMISMEMBER', held, unpack(reasons))
+  has_missing = named[1] == 1
+  for i = 2, #reasons do
+    if named[i] == 1 then
+      local key = held .. ':' .. reasons[i]
+      sources[#sources + 1] = {key = key, reason = reasons[i], offset = 0, at = 1, items = {}, drop = {}}
+    end
   end
 end
 
@@ -256,6 +264,7 @@ local function forget(key, id)
     'checkpoint', 'finished_at', 'progress', 'step', 'eta_seconds', '_history', '_ended')
   redis.call('PERSIST', key)
   redis.pcall('LREM', dead, 0, id)
+  redis.call('HDEL', key, '_dead')
 end
 
 local taken_ids, saved = {}, {number}

@@ -44,6 +44,8 @@ for _, job in ipairs(jobs) do
   redis.call('HDEL', key, 'finished_at', 'attempts', 'crashes', 'interruptions', 'error', 'error_type', 'traceback',
     'result', 'progress', 'step', 'eta_seconds', '_due_at', '_ended')
   redis.call('LREM', dead, 0, job.id)
+  -- Only now: until it is out of the list, this tells the next dead-lettering to look for it there.
+  redis.call('HDEL', key, '_dead')
   redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"queued"}')
 end
 return replies

@@ -1,16 +1,16 @@
 -- lapsed: list leases that ran out, or those of one dead worker, for the caller to decide; clear away leftovers.
 --
 -- KEYS  1 ready  2 active  8 counters (the rest as in claim)
--- ARGV  1 job key prefix  2 '' (by time) or the dead worker's id  3 offset (by worker only)  4 how many ids to look at
--- RETURNS  {how many ids were looked at and stay, {{id, worker, fence, {field, value, ...}}, ...}}
+-- ARGV  1 job key prefix  2 '' (by time) or the dead worker's id  3 ZSCAN cursor (by worker only)  4 how many ids to look at
+-- RETURNS  {next cursor, {{id, worker, fence, {field, value, ...}}, ...}}
 --
 -- Writes only to drop an active id that has no hash or has ended: both can be repeated at will.
 
 local active, counters = KEYS[2], KEYS[8]
-local job_prefix, dead_worker, offset, limit = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local job_prefix, dead_worker, cursor, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local TERMINAL = {completed = true, failed = true, cancelled = true}
 local FIELDS = {'worker', 'fence', 'status', 'finished_at', 'type', 'attempts', 'crashes', 'interruptions',
-  'max_attempts', 'timeout', '_due_at', 'error', 'error_type', 'traceback'}
+  'max_attempts', 'timeout', '_due_at'}
 
 local function integer(text)
   if text and #text <= 15 and string.find(text, '^%d+$') then return tonumber(text) end
@@ -28,14 +28,17 @@ redis.call('ZREM', active, '')
 local time = redis.call('TIME')
 local now = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
 
-local ids
+local ids, following = {}, '0'
 if dead_worker == '' then
   ids = redis.call('ZRANGEBYSCORE', active, '-inf', '(' .. now, 'LIMIT', 0, limit)
 else
-  ids = redis.call('ZRANGE', active, offset, offset + limit - 1)
+  -- Not by rank: others renew their leases meanwhile, which moves what was not looked at yet among what was.
+  local page = redis.call('ZSCAN', active, cursor, 'COUNT', limit)
+  following = page[1]
+  for i = 1, #page[2], 2 do ids[#ids + 1] = page[2][i] end
 end
 
-local rows, stay, leftovers = {}, 0, {}
+local rows, leftovers = {}, {}
 for _, id in ipairs(ids) do
   local h = redis.pcall('HMGET', job_prefix .. id, unpack(FIELDS))
   local lost = foreign(h) or (not h[3] and not h[5] and redis.call('EXISTS', job_prefix .. id) == 0)
@@ -43,7 +46,6 @@ for _, id in ipairs(ids) do
     leftovers[#leftovers + 1] = id
     if lost then redis.pcall('HINCRBY', counters, 'vanished', 1) end
   else
-    stay = stay + 1
     if dead_worker == '' or h[1] == dead_worker then
       local flat = {}
       for i, name in ipairs(FIELDS) do
@@ -56,5 +58,5 @@ for _, id in ipairs(ids) do
     end
   end
 end
-if #leftovers > 0 then redis.call('ZREM', active, unpack(leftovers)) end
-return {stay, rows}
+for i = 1, #leftovers, 500 do redis.call('ZREM', active, unpack(leftovers, i, math.min(i + 499, #leftovers))) end
+return {following, rows}

@@ -22,6 +22,7 @@ local now_text = string.format('%.6f', now)
 
 -- 1. Read.
 redis.call('ZCARD', ready)
+redis.call('ZCARD', held .. ':missing')
 local due = redis.call('ZRANGEBYSCORE', scheduled, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
 local moves, gone, dropped = {}, {}, {}
 for i = 1, #due, 2 do

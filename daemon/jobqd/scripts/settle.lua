@@ -57,7 +57,7 @@ local leases = count > 0 and redis.call('ZMSCORE', active, unpack(ids)) or {}
 
 local function judge(run, lease)
   local h = redis.pcall('HMGET', run.key, 'worker', 'fence', 'status', 'finished_at', 'attempts', 'crashes',
-    'interruptions', 'priority', 'error', '_ended', '_history')
+    'interruptions', 'priority', 'error', '_ended', '_history', '_dead')
   if foreign(h) then return 'gone' end
   run.hash = h
   local worker, status = h[1] or '', h[3]
@@ -131,7 +131,8 @@ local function place(run)
   elseif run.to == 'retrying' or run.to == 'scheduled' then
     redis.call('ZADD', scheduled, string.format('%.6f', now + run.delay), run.id)
   elseif run.to == 'dead' then
-    redis.call('LREM', dead, 0, run.id)
+    -- LREM reads the whole list: only for an id that may be in it already.
+    if run.hash[12] then redis.call('LREM', dead, 0, run.id) else redis.call('HSET', run.key, '_dead', '1') end
     redis.call('LPUSH', dead, run.id)
   end
 end

@@ -109,7 +109,8 @@ for _ = 1, 100 do
   if not tail or redis.call('EXISTS', job_prefix .. tail) == 1 then break end
   redis.call('RPOP', dead)
 end
-local reasons = redis.pcall('SMEMBERS', held)
+-- A few at a time: a broken producer may name a new type with each job.
+local reasons = redis.pcall('SRANDMEMBER', held, 20)
 if not reasons.err then
   for _, reason in ipairs(reasons) do
     local key = held .. ':' .. reason

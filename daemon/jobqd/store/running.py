@@ -125,21 +125,21 @@ class Lapse:
 
 @dataclass(frozen=True, slots=True)
 class Lapses:
-    """Lapsed leases, and how many of the ids looked at stay active (to go on from there)."""
+    """Lapsed leases, and where to go on ("0": that was all)."""
 
-    stay: int
+    cursor: str
     lapses: list[Lapse]
 
 
-def lapsed(keys: Keys, *, dead_worker: str = "", offset: int = 0, limit: int = 100) -> Call[Lapses]:
-    """List leases that ran out, or all those of a worker that is known to be dead, from `offset` on."""
-    args: list[Argument] = [keys.job_prefix, dead_worker, offset, limit]
+def lapsed(keys: Keys, *, dead_worker: str = "", cursor: str = "0", limit: int = 100) -> Call[Lapses]:
+    """List leases that ran out, or all those of a worker that is known to be dead, from `cursor` on."""
+    args: list[Argument] = [keys.job_prefix, dead_worker, cursor, limit]
     return Call(script("lapsed"), keys.base, args, _lapses)
 
 
 def _lapses(reply: Any) -> Lapses:
     rows = [Lapse(Claimed(job_id, fence, 0.0, 0.0, mapping(flat)), worker) for job_id, worker, fence, flat in reply[1]]
-    return Lapses(int(reply[0]), rows)
+    return Lapses(reply[0], rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +207,10 @@ def progress(seat: Seat, updates: Sequence[ProgressUpdate]) -> Call[int]:
     return Call(script("progress"), keys.base, args, int)
 
 
-def checkpoint(seat: Seat, job_id: str, fence: int, text: str) -> Call[bool]:
-    """Save a run's checkpoint; false if the run no longer owns its job."""
+def checkpoint(seat: Seat, job_id: str, fence: int, text: str, number: int) -> Call[bool]:
+    """Save a run's checkpoint, the worker's `number`-th; false if the run no longer owns its job."""
     keys = seat.keys
-    return Call(script("checkpoint"), keys.base, [keys.job_prefix, job_id, seat.worker, fence, text], bool)
+    return Call(script("checkpoint"), keys.base, [keys.job_prefix, job_id, seat.worker, fence, text, number], bool)
 
 
 @dataclass(frozen=True, slots=True)
