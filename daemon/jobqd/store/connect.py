@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode, urlsplit
@@ -19,6 +17,7 @@ from redis.retry import Retry as SyncRetry
 from jobqd.errors import ConfigError, StoreFault
 from jobqd.store.faults import RAISED, fault_of, refusal
 from jobqd.store.resolve import Cluster, Directory, Node, Question, Sentinels, hash_tag, slot_of
+from jobqd.store.wire import ask, ask_sync, resets_named
 
 if TYPE_CHECKING:  # producers that give a URL do not pay for pydantic
     from jobqd.settings import RedisUrl, Settings
@@ -158,7 +157,7 @@ class Target:
         connection = self._async(node)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT + 1):
-                with _resets_named():
+                with resets_named():
                     await connection.connect()
                 if self._directory is not None and node is not None:
                     await self._admit(self._directory, node, connection)
@@ -179,7 +178,7 @@ class Target:
     async def _admit(self, directory: Directory, node: Node, connection: asynchronous.AbstractConnection) -> None:
         try:
             if directory.admission is not None:
-                directory.admit(node, await _ask(connection, directory.admission))
+                directory.admit(node, await ask(connection, directory.admission))
         except RAISED as error:
             if not _forbidden(error):
                 raise
@@ -203,9 +202,9 @@ class Target:
         connection = self._async(question.node, db=0, **self._directory_login)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                with _resets_named():
+                with resets_named():
                     await connection.connect()
-                return await _ask(connection, question.command)
+                return await ask(connection, question.command)
         finally:
             await connection.disconnect(nowait=True)
 
@@ -231,7 +230,7 @@ class Target:
     def _admit_sync(self, directory: Directory, node: Node, connection: synchronous.AbstractConnection) -> None:
         try:
             if directory.admission is not None:
-                directory.admit(node, _ask_sync(connection, directory.admission))
+                directory.admit(node, ask_sync(connection, directory.admission))
         except RAISED as error:
             if not _forbidden(error):
                 raise
@@ -257,7 +256,7 @@ class Target:
         )
         try:
             connection.connect()
-            return _ask_sync(connection, question.command)
+            return ask_sync(connection, question.command)
         finally:
             connection.disconnect()
 
@@ -284,34 +283,3 @@ def _place(node: Node | None) -> dict[str, Any]:
 def _forbidden(error: Exception) -> bool:
     """Whether we may not ask for the role: then the first write tells a replica from a master."""
     return refusal(error) and fault_of(error) in (StoreFault.DENIED, StoreFault.OTHER)
-
-
-@contextmanager
-def _resets_named() -> Iterator[None]:
-    """Turn what uvloop raises on writing to a connection that was reset meanwhile into what asyncio raises."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise ConnectionResetError(str(error)) from None
-
-
-async def send(connection: asynchronous.AbstractConnection, packed: Sequence[bytes]) -> None:
-    """Send commands that are packed already. Raises one of `faults.RAISED`."""
-    with _resets_named():
-        await connection.send_packed_command(packed, check_health=False)
-
-
-async def _ask(connection: asynchronous.AbstractConnection, command: tuple[str, ...]) -> Any:
-    await send(connection, connection.pack_command(*command))
-    return await connection.read_response()
-
-
-def _ask_sync(connection: synchronous.AbstractConnection, command: tuple[str, ...]) -> Any:
-    connection.send_command(*command, check_health=False)
-    return connection.read_response()
-
-
-def peer(connection: asynchronous.AbstractConnection) -> str:
-    """Return the address of the server at the other end."""
-    host, port = getattr(connection, "host", None), getattr(connection, "port", 0)
-    return str(getattr(connection, "path", "")) if host is None else str(Node(host, port))

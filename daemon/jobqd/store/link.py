@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import hiredis
@@ -15,8 +16,9 @@ from redis.connection import AbstractConnection as SyncConnection
 from jobqd.errors import StoreError, StoreFault
 from jobqd.keys import BASE_KINDS
 from jobqd.store.call import Argument, Call, misplaced
-from jobqd.store.connect import REPLY_TIMEOUT, Target, peer, send
+from jobqd.store.connect import REPLY_TIMEOUT, Target
 from jobqd.store.faults import RAISED, elsewhere, no_script, store_error, unusable
+from jobqd.store.wire import peer, send
 
 T = TypeVar("T")
 
@@ -57,6 +59,8 @@ class Link:
         self._connection: AsyncConnection | None = None
         self.generation = 0
         """Raised by every new connection: what was set up on an older one is gone."""
+        self.on_reply: Callable[[str, float], None] | None = None
+        """Told of each script that was answered: its name, and the seconds from sending to the reply."""
 
     @property
     def connected(self) -> bool:
@@ -71,10 +75,13 @@ class Link:
     async def run(self, call: Call[T]) -> T:
         """Run a script and return its parsed reply. Raises StoreError."""
         async with self._lock:
+            sent = time.perf_counter()
             try:
                 reply = await self._execute(call)
             except StoreError as error:
                 raise await self._explained(error, call) from None
+            if self.on_reply is not None:
+                self.on_reply(call.script.name, time.perf_counter() - sent)
         return call.parse(reply)
 
     async def _execute(self, call: Call[Any]) -> Any:

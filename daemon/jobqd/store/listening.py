@@ -13,9 +13,10 @@ from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 
-from jobqd.store.connect import REPLY_TIMEOUT, Target, send
+from jobqd.store.connect import REPLY_TIMEOUT, Target
 from jobqd.store.faults import RAISED
 from jobqd.store.link import pack
+from jobqd.store.wire import send
 
 _KEEPALIVE = 15.0
 """Seconds of silence after which the server is asked whether it is there: a dead peer says nothing."""

@@ -16,9 +16,10 @@ from redis.asyncio.connection import AbstractConnection
 
 from jobqd.errors import StoreError, StoreFault
 from jobqd.store.call import Call
-from jobqd.store.connect import REPLY_TIMEOUT, Target, peer, send
+from jobqd.store.connect import REPLY_TIMEOUT, Target
 from jobqd.store.faults import RAISED, refusal
 from jobqd.store.link import Link, pack
+from jobqd.store.wire import peer, send
 
 T = TypeVar("T")
 
