@@ -154,7 +154,7 @@ def progress(scene: Scene) -> Call[Any]:
 
 
 def checkpoint(scene: Scene) -> Call[Any]:
-    return running.checkpoint(Seat(scene.lab.keys, "w1", 15.0), "runs", scene.runs["runs"].fence, "{}")
+    return running.checkpoint(Seat(scene.lab.keys, "w1", 15.0), "runs", scene.runs["runs"].fence, "{}", 1)
 
 
 def enqueue(scene: Scene) -> Call[Any]:

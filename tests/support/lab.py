@@ -114,8 +114,8 @@ class Lab:
         update = running.ProgressUpdate(job_id, fence, percent, "step", "7", f'{{"progress": {percent}}}')
         return self.run(running.progress(Seat(self.keys, worker, 15.0), [update]))
 
-    def checkpoint(self, worker: str, job_id: str, fence: int, text: str = '{"at": 1}') -> bool:
-        return self.run(running.checkpoint(Seat(self.keys, worker, 15.0), job_id, fence, text))
+    def checkpoint(self, worker: str, job_id: str, fence: int, text: str = '{"at": 1}', number: int = 1) -> bool:
+        return self.run(running.checkpoint(Seat(self.keys, worker, 15.0), job_id, fence, text, number))
 
     def walk(self, *, repair: bool = False, max_age: float = 30 * DAY) -> list[tuple[str, str]]:
         """Walk once around; returns what was found."""

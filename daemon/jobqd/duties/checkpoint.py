@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from jobqd.clock import Clock
 from jobqd.errors import LeaseLost, StoreError
 from jobqd.keys import Seat
@@ -16,11 +18,12 @@ class CheckpointWriter:
         self._link = link
         self._seat = seat
         self._clock = clock
+        self._numbers = count(1)
 
     async def save(self, run: Run, text: str) -> None:
         """Store a JSON text. Raises LeaseLost if the job is not this run's any more, StoreError once it has ended."""
         claimed = run.claimed
-        call = running.checkpoint(self._seat, claimed.id, claimed.fence, text)
+        call = running.checkpoint(self._seat, claimed.id, claimed.fence, text, next(self._numbers))
         delay = 0.05
         while True:
             try:
