@@ -76,16 +76,19 @@ async def daemon(link: Link, keys: Keys, jobs: int, url: str, concurrency: int, 
         sys.executable, "-m", "jobqd.cli.daemon", "run", cwd=directory, env=environ, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        return await measure(link, keys, jobs)
+        return await measure(link, keys, jobs, process)
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 
-async def measure(link: Link, keys: Keys, jobs: int) -> float:
+async def measure(link: Link, keys: Keys, jobs: int, process: asyncio.subprocess.Process) -> float:
     """From 10 % to 90 % of the jobs, so that start and stop do not count."""
     low, high, marks = jobs // 10, jobs * 9 // 10, {}
     while high not in marks:
+        if process.returncode is not None:
+            sys.exit(f"the daemon ended with status {process.returncode}: try jobqd check in this checkout")
         done = int(await link.command("HGET", keys.counters, "completed") or 0)
         for mark in (low, high):
             if done >= mark and mark not in marks:
