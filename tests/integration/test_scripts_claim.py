@@ -430,6 +430,23 @@ def test_an_id_whose_hash_comes_late_runs_at_its_score(lab: Lab) -> None:
     assert lab.claim_ids() == ["X"]
 
 
+@pytest.mark.parametrize("again", [3.5, 99])
+def test_a_deleted_job_that_was_held_is_an_enqueue_like_any_other_when_its_id_comes_again(
+    lab: Lab, again: float
+) -> None:
+    lab.put("X", "film", score=10)
+    lab.claim()
+    lab.raw.delete(lab.keys.job("X"))
+    lab.zadd("X", again)
+    lab.claim(types={"film": -1})
+    assert lab.where("X") == ["held:missing"]
+    lab.hset("X", "film")
+    lab.raw.zadd(lab.keys.missing, {"X": 1})
+    lab.promote()
+    assert lab.claim_ids(types={"film": -1}) == ["X"]
+    assert lab.where("X") == ["active"]
+
+
 def test_an_id_without_a_hash_is_given_up_after_five_seconds(lab: Lab) -> None:
     lab.zadd("X")
     lab.claim()

@@ -158,15 +158,20 @@ local function most_urgent()
   return best
 end
 
-local taken, taken_by_id, aside, absent, running = {}, {}, {}, {}, {}
+local taken, aside, absent, running = {}, {}, {}, {}
+-- Ids that leave every index they are met in.
+local leaving = {}
 local unready, seen, reports, asides, reply_bytes = {}, {}, {}, {}, 0
+
+local function report(id, reason)
+  reports[#reports + 1] = id
+  reports[#reports + 1] = reason
+end
 
 local function drop(id, reason)
   unready[#unready + 1] = id
-  if reason then
-    reports[#reports + 1] = id
-    reports[#reports + 1] = reason
-  end
+  leaving[id] = true
+  if reason then report(id, reason) end
 end
 
 local function consider(source, id, score, leased)
@@ -175,7 +180,14 @@ local function consider(source, id, score, leased)
   local flat, fields, bad, bytes = hash(id)
   if bad then return drop(id, bad) end
   if #flat == 0 then
-    if source.reason then drop(id, 'no hash') else absent[#absent + 1] = {id = id, score = score} end
+    if source.reason then
+      -- It may be ready too, as an enqueue of which ZADD came before HSET: there it is to be met again.
+      source.drop[#source.drop + 1], seen[id] = id, nil
+      report(id, 'no hash')
+    else
+      absent[#absent + 1] = {id = id, score = score}
+      leaving[id] = true
+    end
     return
   end
   -- Before the lease: what a settle that was cut short left in `active` has ended all the same.
@@ -212,7 +224,7 @@ local function consider(source, id, score, leased)
   end
   if allowed > 0 then allowance[job_type] = allowed - 1 end
   if suspect then suspect_room = suspect_room - 1 end
-  taken_by_id[id] = true
+  leaving[id] = true
   local fence = integer(fields.fence) + 1
   local out, out_bytes = handed(id, fence, score, reborn and 1 or 0, flat, bytes)
   reply_bytes = reply_bytes + out_bytes
@@ -232,7 +244,7 @@ while #taken < want and looked - #taken < aside_max and reply_bytes < REPLY_BYTE
     seen[id] = true
     consider(source, id, score, leased)
     if unready[#unready] == id then source.drop[#source.drop + 1] = id end
-  elseif taken_by_id[id] then
+  elseif leaving[id] then
     source.drop[#source.drop + 1] = id
   end
   looked = looked + 1
