@@ -67,7 +67,7 @@ def update_document(job_id: str, progress: Progress) -> dict[str, Any]:
 
 def stats_document(stats: Stats) -> dict[str, Any]:
     """Return the queue at one moment."""
-    return {**asdict(stats), "oldest": stats.oldest}
+    return asdict(stats)
 
 
 def _finite(value: Any) -> Any:

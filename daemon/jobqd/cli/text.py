@@ -55,6 +55,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def plural(number: int, noun: str) -> str:
+    """Return a number of things: "1 job", "2,000 jobs"."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
 @dataclass(frozen=True, slots=True)
 class Paper:
     """What is written on: its width in columns (None: as wide as it takes) and whether it shows colours."""

@@ -21,6 +21,8 @@ class Outage:
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}
         self._since: float | None = None
+        self.count = 0
+        """How many times Redis has gone away so far."""
         self._reminded = 0.0
         self._told: set[StoreFault] = set()
 
@@ -59,6 +61,7 @@ class Outage:
         now = self._clock.monotonic()
         if self._since is None:
             self._since = now
+            self.count += 1
         elif error.fault in self._told and now - self._reminded < _REMIND_EVERY:
             return
         self._reminded = now

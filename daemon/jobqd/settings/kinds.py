@@ -227,7 +227,7 @@ class Url(Kind):
 
     def expected(self) -> str:
         """Return what to write."""
-        return f"a URL such as {DEFAULT_URL}"
+        return f"a URL such as {DEFAULT_URL} or unix:///run/redis/redis.sock?db=0"
 
 
 class Secret(Kind):

@@ -27,6 +27,7 @@ from jobqd.settings.kinds import (
     Url,
     Whole,
 )
+from jobqd.settings.local import MetricsAddress
 from jobqd.settings.urls import DEFAULT_URL, parse_url
 
 CONTRADICTION = "contradiction"
@@ -178,6 +179,11 @@ class Settings(BaseSettings):
     log_format: Annotated[str, Choice(("auto", "journald", "console", "json"))] = Field(
         "auto",
         description="auto: the journal under systemd, lines for people on a terminal, JSON lines elsewhere.",
+    )
+    metrics: Annotated[str, MetricsAddress()] = Field(
+        "",
+        description="Where figures for Prometheus and the daemon's health are served: a loopback address with a port, "
+        "or unix:///path. Empty: nowhere.",
     )
     jobs: dict[str, JobSettings] = Field(default_factory=dict, description="Settings of single types.")
 

@@ -11,8 +11,10 @@ from jobqd.keys import Keys
 from jobqd.store.call import Argument, mapping
 from jobqd.store.facts import decoded, number
 from jobqd.store.reading import Reading, held_reasons
+from jobqd.store.waiting import longest_wait, together
 
 _LEVELS_MAX = 20
+_HELD_AGED = 50
 _OLDEST_PLAUSIBLE = 1e8
 
 
@@ -48,6 +50,8 @@ class Level:
 class Stats:
     """The queue at one moment. `now` is Redis's clock in Unix seconds; `held` counts jobs by reason.
 
+    `oldest` tells for how many seconds the longest waiting ready job has been ready, and `held_oldest` the same of the
+    first 50 reasons for holding; None where nothing tells (`jobqd.store.waiting`).
     `levels` are the most urgent priorities, at most 20; `overdue` counts leases that ran out.
     `foreign` names keys of the queue that hold something of another type.
     """
@@ -64,11 +68,8 @@ class Stats:
     levels: Sequence[Level]
     daemons: Sequence[DaemonInfo]
     foreign: Sequence[str]
-
-    @property
-    def oldest(self) -> float | None:
-        """Seconds for which the longest waiting ready job has been ready, as far as scores tell."""
-        return max((level.waiting for level in self.levels if level.waiting is not None), default=None)
+    oldest: float | None
+    held_oldest: Mapping[str, float | None]
 
 
 def stats(keys: Keys) -> Reading[Stats]:
@@ -84,11 +85,13 @@ def stats(keys: Keys) -> Reading[Stats]:
     sizes = yield from _sizes(keys, now, usable)
     held = yield from _held(keys)
     levels = (yield from _levels(keys, now)) if keys.ready in usable else []
+    oldest, held_oldest = yield from _waits(keys, now, ready=keys.ready in usable, held=list(held)[:_HELD_AGED])
     counters = (yield from _counters(keys)) if keys.counters in usable else {}
     running = (yield from daemons(keys)) if keys.daemons in usable else []
     dead = (yield from _length(keys.dead)) if keys.dead in usable else 0
     return Stats(
         now, *sizes, held, dead=dead, counters=counters, levels=levels, daemons=running, foreign=foreign,
+        oldest=oldest, held_oldest=held_oldest,
     )  # fmt: skip
 
 
@@ -120,6 +123,14 @@ def _held(keys: Keys) -> Reading[dict[str, int]]:
         return {}
     counts = yield [("ZCARD", keys.held_for(reason)) for reason in there]
     return dict(zip(there, counts, strict=True))
+
+
+def _waits(
+    keys: Keys, now: float, *, ready: bool, held: list[str]
+) -> Reading[tuple[float | None, dict[str, float | None]]]:
+    indexes = [keys.ready] * ready + [keys.held_for(reason) for reason in held]
+    waits = yield from together([longest_wait(keys, index, now) for index in indexes])
+    return (waits.pop(0) if ready else None), dict(zip(held, waits, strict=True))
 
 
 def _counters(keys: Keys) -> Reading[dict[str, int]]:
