@@ -96,6 +96,55 @@ async def test_where_info_is_refused_nothing_is_judged(server: RedisServer, lab:
         await link.close()
 
 
+def policy(lab: Lab, name: str, limit: str = "1gb") -> None:
+    lab.raw.config_set("maxmemory", limit)
+    lab.raw.config_set("maxmemory-policy", name)
+
+
+async def test_a_policy_that_changes_is_judged_anew_and_told_once(lab: Lab, link: Link) -> None:
+    log = RecordingLog()
+    watch = MemoryWatch(link, Ledger(link, KEYS, dead_max=100, trimmed_ttl=DAY), log)
+    steps = [
+        ("noeviction", "1gb", []),
+        ("allkeys-lfu", "0", []),  # without a limit nothing is evicted
+        ("allkeys-lfu", "1gb", [("critical", "redis.evicts")]),
+        ("allkeys-random", "1gb", []),
+        ("noeviction", "1gb", [("info", "redis.evicts_no_more")]),
+        ("volatile-ttl", "1gb", [("warning", "redis.warning")]),
+        ("allkeys-lru", "1gb", [("critical", "redis.evicts")]),
+    ]
+    for name, limit, expected in steps:
+        policy(lab, name, limit)
+        log.records.clear()
+        await watch.run_once()
+        await watch.run_once()
+        assert [(level, event) for level, event, _ in log.records] == expected, (name, limit)
+    assert "allkeys-lru" in log.of("redis.evicts")[0]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "events"),
+    [("allkeys-lru", True, []), ("volatile-lru", False, []), ("allkeys-lru", False, ["redis.evicts"])],
+)
+async def test_what_the_start_has_told_is_not_told_again(
+    lab: Lab, link: Link, name: str, allowed: bool, events: list[str]
+) -> None:
+    policy(lab, name)
+    log = RecordingLog()
+    ledger = Ledger(link, KEYS, dead_max=100, trimmed_ttl=DAY)
+    await MemoryWatch(link, ledger, log, allow_eviction=allowed).run_once()
+    assert log.events == events
+
+
+async def test_eviction_that_is_allowed_is_a_warning(lab: Lab, link: Link) -> None:
+    log = RecordingLog()
+    watch = MemoryWatch(link, Ledger(link, KEYS, dead_max=100, trimmed_ttl=DAY), log, allow_eviction=True)
+    await watch.run_once()
+    policy(lab, "allkeys-lru")
+    await watch.run_once()
+    assert [(level, event) for level, event, _ in log.records] == [("warning", "redis.warning")]
+
+
 def test_a_daemon_on_a_full_redis_says_so_and_keeps_results_briefly(server: RedisServer, tmp_path: Path) -> None:
     with workshop(server, tmp_path, "@handlers.job('quick')\nasync def quick(): return 1\n") as place:
         _daemon_on_little_memory(place)

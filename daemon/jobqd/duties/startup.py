@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobqd.clock import Clock
@@ -35,33 +35,27 @@ async def redis_info(link: Link) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
-async def wait_for_redis(
-    link: Link, outage: Outage, clock: Clock, *, stopped: Callable[[], bool], on_wait: Callable[[float], None]
-) -> dict[str, str] | None:
-    """Return what Redis says of itself as soon as it answers; None if stopped before. `on_wait` gets seconds waited.
+async def wait_for_redis(link: Link, outage: Outage, clock: Clock) -> dict[str, str]:
+    """Return what Redis says of itself as soon as it answers. May be cancelled at any moment: it changes nothing.
 
-    A wrong password or a server that is loading may be put right: all but a wrong type are waited for.
+    A wrong password or a server that is loading may be put right: every error is waited out.
     """
-    began = clock.monotonic()
-    while not stopped():
+    while True:
         try:
             await link.command("PING")
             info = await redis_info(link)
         except StoreError as error:
-            delay = outage.failed("start", error)
-            on_wait(clock.monotonic() - began)
-            await clock.sleep(delay)
+            await clock.sleep(outage.failed("start", error))
         else:
             outage.succeeded("start")
             return info
-    return None
 
 
 def judge(info: Mapping[str, str], *, allow_eviction: bool) -> list[Finding]:
     """Return what has to be said of a Redis, by its INFO: its version, its eviction policy, its persistence."""
     if not info:
         return [Finding(None, "redis", "it refuses INFO, so its version, eviction and persistence are not known")]
-    return [_version(info), _eviction(info, allow_eviction), _persistence(info)]
+    return [_version(info), judge_eviction(info, allowed=allow_eviction), _persistence(info)]
 
 
 def _version(info: Mapping[str, str]) -> Finding:
@@ -72,7 +66,11 @@ def _version(info: Mapping[str, str]) -> Finding:
     return Finding(True, "version", f"Redis {text}")
 
 
-def _eviction(info: Mapping[str, str], allowed: bool) -> Finding:
+def judge_eviction(info: Mapping[str, str], *, allowed: bool) -> Finding:
+    """Return what has to be said of the eviction policy, by `INFO memory`; `allowed` is the setting allow_eviction.
+
+    Source: Redis documentation, "Key eviction": a policy counts only where `maxmemory` is set.
+    """
     policy, limit = info.get("maxmemory_policy", "noeviction"), info.get("maxmemory", "0")
     if limit == "0" or policy == "noeviction":
         return Finding(True, "eviction", f"{policy}, maxmemory {limit}: nothing is evicted")

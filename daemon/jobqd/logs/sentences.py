@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any
 
 from jobqd.logs.record import Record
-from jobqd.logs.text import one_line, shown
+from jobqd.logs.text import cut, one_line, shown
 from jobqd.units import format_duration, format_size
 
 _BRACKETED = re.compile(r"\[([^\]]*)\]")
@@ -17,6 +17,8 @@ _SIZES = frozenset({"size", "limit_bytes"})
 _SUBJECT = frozenset({"job_id", "job_type", "attempt", "fence"})
 _BLOCKS = ("stack",)
 _FIELD_LIMIT = 2000
+_ERROR_LIMIT = 400
+"""Longest error in a sentence: a program may have said fifty lines, which the traceback or the job's hash holds."""
 
 
 class Sentence:
@@ -62,11 +64,14 @@ SENTENCES = {
     "job.started": Sentence("started", "waited {waited}", "attempt {attempt}"),
     "job.completed": Sentence("completed[ in {duration}]", "waited {waited}", "attempt {attempt}"),
     "job.retrying": Sentence(
-        "failed[: {error}]; runs again[ in {delay}]",
+        "failed[: {error_type}][: {error}]; runs again[ in {delay}]",
         "attempt {attempt} of {max_attempts}",
         "ran {duration}",
+        "waited {waited}",
     ),
-    "job.dead": Sentence("is dead-lettered[: {error}]", "attempt {attempt}", "ran {duration}"),
+    "job.dead": Sentence(
+        "is dead-lettered[: {error_type}][: {error}]", "attempt {attempt}", "ran {duration}", "waited {waited}"
+    ),
     "job.released": Sentence("handed back, no attempt spent[: {reason}]", "ran {duration}"),
     "job.snoozed": Sentence("snoozes[ for {delay}]", "ran {duration}"),
     "job.cancelled": Sentence("cancelled", "ran {duration}"),
@@ -81,13 +86,16 @@ SENTENCES = {
     "job.persisted": Sentence("waited with a TTL left from an earlier run; removed"),
     "job.ttl": Sentence("had ended without a TTL; set"),
     "job.ignores_cancel": Sentence("does not end although it was told to[: {ending}]; told again"),
+    "job.keeps_thread": Sentence(
+        "does not end although it was told to[: {ending}]; its thread keeps a worker until it does"
+    ),
     "job.printed": Sentence("printed: {line}"),
     "job.not_recorded": Sentence("ended[ as {outcome}], but Redis did not take the outcome"),
     "job.lines_suppressed": Sentence("{count} more lines about single jobs were left out"),
     "daemon.starting": Sentence("jobqd[ {version}] starts"),
     "daemon.ready": Sentence("ready[: {concurrency} workers][ on {queue}]", "started in {duration}"),
-    "daemon.took_back": Sentence("took {count} jobs back from the daemon that died before this one"),
-    "daemon.crashed": Sentence("a part of the daemon crashed: it ends, and its jobs will be taken back"),
+    "daemon.took_back": Sentence("jobs taken back from the daemon that died before this one: {count}"),
+    "daemon.crashed": Sentence("a part of the daemon[, {part},] crashed: it ends, and its jobs will be taken back"),
     "daemon.start_failed": Sentence("cannot start: {problem}"),
     "daemon.presence_left": Sentence("could not sign off at Redis[: {error}]"),
     "daemon.reloading": Sentence("reloading"),
@@ -95,7 +103,16 @@ SENTENCES = {
         "stopping: no new jobs[, {running} still running]", "waits up to {timeout}; a second signal does not wait"
     ),
     "daemon.hurrying": Sentence("a second signal: running jobs are ended now and handed back"),
-    "daemon.drained": Sentence("the time is over: {count} jobs are told to end"),
+    "daemon.drained": Sentence("the time is over; told to end: {running}"),
+    "daemon.quiet": Sentence("quiet: claims no more jobs[, {running} still running]"),
+    "daemon.resumed": Sentence("claims jobs again"),
+    "daemon.reloaded": Sentence("reloaded: {changes}"),
+    "daemon.restart_needed": Sentence("changed, but in force only after a restart: {changes}"),
+    "daemon.reload_refused": Sentence("not reloaded, nothing has changed: {problem}"),
+    "daemon.stuck": Sentence("does not vouch for itself any more, so systemd will end it: {reason}"),
+    "daemon.vouches": Sentence("vouches for itself again"),
+    "reload.deaf": Sentence("`jobqd reload` cannot reach this daemon, only SIGHUP can: {problem}"),
+    "lifespan.failed": Sentence("the lifespan of the handlers could not be left: {problem}"),
     "daemon.stopping": Sentence("stopping[: {reason}]"),
     "daemon.stopped": Sentence("stopped", "after {duration}"),
     "type.unhandled": Sentence("jobs of type {type} are held: no handler here is theirs[; is {meant} meant?]"),
@@ -106,13 +123,24 @@ SENTENCES = {
     ),
     "redis.memory_relaxed": Sentence("Redis has memory again[, {size} of {limit_bytes} used]: job_ttl counts again"),
     "redis.warning": Sentence("Redis: {problem}"),
+    "redis.evicts": Sentence("Redis has begun to evict jobs: {problem}"),
+    "redis.evicts_no_more": Sentence("Redis evicts no jobs any more: {problem}"),
     "config.warning": Sentence("{problem}"),
     "wakeup.polling": Sentence("Redis refuses CLIENT TRACKING, so jobs are looked for every {interval}", "{error}"),
+    "sandbox.hint": Sentence(
+        "met {problem}[ at {path}]; if the hardening of {unit} is the reason: {remedy}. This is said once for each type"
+    ),
     "hook.failed": Sentence("the on_dead hook {hook} failed"),
     "loop.blocked": Sentence("event loop blocked[ for {duration}]: a handler calls something that waits"),
     "loop.exit_refused": Sentence("a task of a handler raised {problem}; the daemon goes on"),
-    "loop.gave_up": Sentence("gives up: {reason}; {count} jobs were handed over", "{error}"),
+    "loop.gave_up": Sentence("gives up: {reason}; jobs handed over: {count}", "{error}"),
     "loop.unblocked": Sentence("event loop runs again after {duration}"),
+    "metrics.listening": Sentence("metrics and health are served at {address}"),
+    "metrics.failed": Sentence(
+        "metrics and health cannot be served at {address}: {error}; jobs run all the same, and it is tried again every "
+        "{interval}"
+    ),
+    "metrics.broke": Sentence("a request for metrics could not be answered"),
     "log.dropped": Sentence("{count} log lines were dropped: the reader of the log was too slow"),
 }
 
@@ -156,6 +184,8 @@ def describe(record: Record) -> Description:
 
 def humane(name: str, value: Any) -> str:
     """Return a value as a person reads it; the field's name tells seconds and bytes from other numbers."""
+    if name == "error" and type(value) is str:
+        return one_line(cut(" | ".join(filter(None, map(str.strip, value.splitlines()))), _ERROR_LIMIT))
     if type(value) in (int, float) and value >= 0:
         if name in _DURATIONS:
             return format_duration(value)
