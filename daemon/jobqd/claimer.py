@@ -11,6 +11,8 @@ from jobqd.duties.settle import BATCH_MAX, Settler
 from jobqd.errors import StoreError
 from jobqd.keys import Seat
 from jobqd.pool import Pool
+from jobqd.pulse import Pulse
+from jobqd.runs import Ending
 from jobqd.store import running
 from jobqd.wakeup import Wakeup
 
@@ -34,39 +36,55 @@ class Claimer:
         self._max_crashes = max_crashes
         self._max_payload = max_payload
         self._event = asyncio.Event()
+        self._stopping = False
         self._number = 0
         self._told: set[str] = set()
         self._more = False
         self.unanswered = False
         """Whether the last claim may have leased jobs that nobody here knows of: its reply was lost."""
         self.quiet = False
-        """While true nothing is claimed; runs under way go on."""
+        """While true nothing is claimed; runs under way go on. Set by `rest` and `stop`."""
+        self.pulse = Pulse("claim", world.clock)
+
+    def adopt(self, *, max_age: float, max_crashes: int, max_payload: int) -> None:
+        """Take other limits for the claims to come."""
+        self._max_age, self._max_crashes, self._max_payload = max_age, max_crashes, max_payload
 
     def nudge(self, more: bool = False) -> None:
         """Look again: a worker is free, the queue may have changed, or (`more`) a type has room again."""
         self._more = self._more or more
         self._event.set()
 
+    def rest(self, quiet: bool) -> None:
+        """Claim no more until told otherwise, or again; not to be called while stopping."""
+        self.quiet = quiet
+        self.nudge(more=True)
+
     def stop(self) -> None:
-        """Claim no more."""
-        self.quiet = True
+        """Claim no more, and end."""
+        self._stopping = self.quiet = True
         self._event.set()
+
+    @property
+    def useful(self) -> bool:
+        """Whether a claim would be made now."""
+        return not self.quiet and self._room() > 0 and not self._settler.stuck and (self._more or self._wakeup.pending)
 
     async def run(self) -> None:
         """Claim until stopped; returns once no claim is outstanding."""
-        while not self.quiet:
-            if self._useful():
-                await self._pause(await self.run_once())
+        while not self._stopping:
+            if self.useful or (self.quiet and self.unanswered):
+                with self.pulse:
+                    pause = await self.run_once()
+                await self._pause(pause)
             else:
                 self._event.clear()
-                if not self._useful():
+                if not self.useful and not self._stopping:
                     await self._event.wait()
         if self.unanswered:
             # The claim whose reply was lost may have leased jobs to us: ask once more for what it brought.
-            await self.run_once()
-
-    def _useful(self) -> bool:
-        return self._room() > 0 and not self._settler.stuck and (self._more or self._wakeup.pending)
+            with self.pulse:
+                await self.run_once()
 
     def _room(self) -> int:
         """How many jobs may be claimed: no more than workers are idle, nor than settling keeps up with."""
@@ -102,8 +120,10 @@ class Claimer:
         for job_type in claims.unhandled:
             self._tell_unhandled(job_type)
         for claimed in claims.jobs:
-            if self.quiet or self._pool.idle <= 0:
-                self._pool.hand_back(claimed)
+            if self._stopping:
+                self._pool.hand_back(claimed, str(Ending.STOP))
+            elif self.quiet or self._pool.idle <= 0:
+                self._pool.hand_back(claimed, "the daemon is quiet" if self.quiet else "no worker is free")
             else:
                 self._pool.start(claimed)
 
@@ -116,5 +136,13 @@ class Claimer:
         self._world.log.warning("type.unhandled", type=job_type, meant=near[0] if near else None)
 
     async def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            await self._world.clock.sleep(seconds)
+        """Wait so long before the next claim; a stop ends the wait, other news do not: Redis is not to be hammered."""
+        if seconds <= 0:
+            return
+        sleeping = asyncio.ensure_future(self._world.clock.sleep(seconds))
+        while not sleeping.done() and not self._stopping:
+            self._event.clear()
+            news = asyncio.ensure_future(self._event.wait())
+            await asyncio.wait((sleeping, news), return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+        sleeping.cancel()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import contextvars
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from jobqd.children import ChildError, Children
@@ -15,12 +17,14 @@ from jobqd.context import RunContext, Services
 from jobqd.errors import ArgumentError, Fail, LeaseLost, Retry, Snooze, StoreError
 from jobqd.handlers import Handler, ResultError, encode_result
 from jobqd.job import Job, SyncJob
+from jobqd.reminder import Reminder
 from jobqd.retry import expired
 from jobqd.runs import Completed, Crashed, Ending, Failed, Interrupted, Outcome, Run, Snoozed
 from jobqd.units import format_duration
 
 _TRACEBACK_LIMIT = 8_000
-_REMIND_EVERY = 10.0
+# What lies between the event loop and a handler: it tells nobody why the handler failed.
+_OUTER_FRAMES = (__file__, str(Path(__file__).parent / "handlers"), str(concurrent.futures.thread.__file__))
 
 
 class Executor:
@@ -30,6 +34,7 @@ class Executor:
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._endings: set[asyncio.Task[None]] = set()
+        self.reminder = Reminder(services.world.log)
 
     async def execute(self, run: Run) -> Outcome:
         """Run the job's handler and return how it ended."""
@@ -65,23 +70,19 @@ class Executor:
             # The thread may be waiting for a line of a program's output.
             self._endings.add(end := self._loop.create_task(run.context.close()))
             end.add_done_callback(self._endings.discard)
+            self.reminder.watch(run)
         elif run.performing and run.task is not None:
             run.task.cancel()
-            self._loop.call_later(_REMIND_EVERY, self._remind, run)
+            self.reminder.watch(run)
+
+    def overstays(self, run: Run) -> bool:
+        """Whether a run was told to end and is still here long after."""
+        return self.reminder.overdue(run)
 
     async def end_programs(self, run: Run) -> None:
         """End the programs of a run that did not end itself: its job may be handed on only after that."""
         if run.context is not None:
             await run.context.close()
-
-    def _remind(self, run: Run) -> None:
-        if run.performing and run.task is not None:
-            self._services.world.log.warning(
-                "job.ignores_cancel", job_id=run.claimed.id, job_type=run.claimed.type, fence=run.claimed.fence,
-                ending=str(run.ending),
-            )  # fmt: skip
-            run.task.cancel()
-            self._loop.call_later(_REMIND_EVERY, self._remind, run)
 
     async def _in_child(self, run: Run, children: Children) -> Outcome:
         """Let all of this happen in a process of its own; here are only its limits, and what it reports."""
@@ -123,6 +124,8 @@ class Executor:
             outcome = self._ended(run, error)
         finally:
             timer.cancel()
+            if run.ending is not None:
+                self.reminder.forget(run)
         if context is not None:
             # In a task of its own: a cancel that the application left behind must not strike what follows.
             await asyncio.shield(self._loop.create_task(self._close(run, context)))
@@ -165,6 +168,7 @@ class Executor:
         scope = contextvars.copy_context()
 
         def call() -> Any:
+            run.thread_id = threading.get_ident()
             try:
                 return scope.run(handler.invoke, job, arguments)
             except StopIteration as error:
@@ -270,10 +274,10 @@ def _message(error: BaseException) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    """Return the traceback below this module's own frames, cut in the middle when it is long."""
+    """Return the traceback from the application's first frame on, cut in the middle when it is long."""
     try:
         frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OUTER_FRAMES):
             frames = frames.tb_next
         text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
     except Exception:  # noqa: BLE001 - as above

@@ -15,11 +15,12 @@ from jobqd.duties.outage import Outage
 from jobqd.errors import StoreError
 from jobqd.keys import Seat
 from jobqd.loopwatch import LoopWatch
+from jobqd.pulse import Pulse
 from jobqd.runs import Runs
 from jobqd.store import SyncLink, running
 from jobqd.store.call import Argument
 
-_JOIN_PATIENCE = 2.0
+_JOIN_PATIENCE = 1.0
 _CLOCK_TOLERANCE = 1.0
 
 OnLost = Callable[[str, int, str], None]
@@ -85,6 +86,8 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobqd-heartbeat", daemon=True)
         self._server = ("", -1)
+        self._hastened = False
+        self.pulse = Pulse("heartbeat", world.clock)
         self.trust = Trust(seat.lease)
 
     def start(self) -> None:
@@ -92,13 +95,22 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; at most the renewal under way is awaited."""
+        """Renew no more; the thread ends after the renewal under way, and `died` returns then."""
         self._stop.set()
-        if not self._ended.done():
-            self._ended.set_result(None)
+        if not self._thread.is_alive():
+            self._done()
+
+    def close(self) -> None:
+        """Stop, and wait for the thread, but no longer than a second: Redis may hang."""
+        self.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=_JOIN_PATIENCE)
-        self._link.close()
+        if not self._thread.is_alive():
+            self._link.close()
+
+    def hasten(self) -> None:
+        """Renew within half a second: others are waiting to read what this daemon says of itself."""
+        self._hastened = True
 
     async def died(self) -> None:
         """Raise what ended the thread, if anything did; return when it was stopped."""
@@ -109,6 +121,12 @@ class Heartbeat:
             self._beat()
         except BaseException as error:  # noqa: BLE001 - a daemon that renews nothing must end
             self._call(self._fail, error)
+        else:
+            self._call(self._done)
+
+    def _done(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def _fail(self, error: BaseException) -> None:
         if not self._ended.done():
@@ -118,10 +136,12 @@ class Heartbeat:
         next_beat = self._clock.monotonic()
         look_every = min(0.5, self._seat.lease / 3)
         while not self._stop.is_set():
-            now = self._clock.monotonic()
-            if now >= next_beat:
-                next_beat = now + self.beat_once()
-            self._look()
+            with self.pulse:
+                now = self._clock.monotonic()
+                if now >= next_beat or self._hastened:
+                    self._hastened = False
+                    next_beat = now + self.beat_once()
+                self._look()
             self._stop.wait(max(0.0, min(look_every, next_beat - self._clock.monotonic())))
 
     def beat_once(self) -> float:

@@ -27,12 +27,26 @@ def boot_id() -> str:
         return ""
 
 
-class InstanceLock:
-    """The lock file of one instance on one Redis, prefix and queue."""
+def place_of(server: str, database: int, ready: str) -> str:
+    """Return what tells one queue from all others: the name of its Redis, the database, the key of the queue."""
+    return f"{server}/{database} {ready}"
 
-    def __init__(self, directory: Path, instance: str, target: str) -> None:
-        digest = hashlib.sha256(target.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        self.path = directory / f"jobqd-{re.sub(r'[^A-Za-z0-9_.-]', '_', instance)}-{digest}.lock"
+
+def socket_path(directory: Path, instance: str, place: str) -> Path:
+    """Return where the daemon of this name at this place listens for `jobqd reload`: beside its lock file."""
+    return directory / f"{_stem(instance, place)}.sock"
+
+
+def _stem(instance: str, place: str) -> str:
+    digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"jobqd-{re.sub(r'[^A-Za-z0-9_.-]', '_', instance)}-{digest}"
+
+
+class InstanceLock:
+    """The lock file of one instance at one place (see `place_of`)."""
+
+    def __init__(self, directory: Path, instance: str, place: str) -> None:
+        self.path = directory / f"{_stem(instance, place)}.lock"
         self._instance = instance
         self._file: int | None = None
         self.predecessor: str | None = None
@@ -78,11 +92,14 @@ class InstanceLock:
         os.ftruncate(self._file, os.pwrite(self._file, text.ljust(256) + b"\n", 0))
         os.fsync(self._file)
 
-    def release(self, *, clean: bool) -> None:
-        """Let the lock go; after a clean stop nothing is left to be taken back."""
+    def forget(self) -> None:
+        """Take note that nothing is left to be taken back; the lock is held on."""
         if self._file is not None:
-            if clean:
-                os.ftruncate(self._file, 0)
+            os.ftruncate(self._file, 0)
+
+    def release(self) -> None:
+        """Let the lock go. Do it last: whoever gets it knows that nothing of this daemon is left."""
+        if self._file is not None:
             os.close(self._file)
             self._file = None
 
@@ -93,7 +110,7 @@ class InstanceLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release(clean=False)
+        self.release()
 
     @staticmethod
     def _read(file: int) -> str | None:

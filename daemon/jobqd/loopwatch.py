@@ -31,7 +31,8 @@ class LoopWatch:
         self._runs = runs
         self._clock = world.clock
         self._log = world.log
-        self._limit = limit
+        self.limit = limit
+        """Seconds after which a loop that is still blocked is given up."""
         self._give_up = give_up
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -55,7 +56,7 @@ class LoopWatch:
         if blocked >= self._next_report:
             self._next_report = max(self._next_report * 4, blocked)
             self._report(blocked)
-        if blocked >= self._limit:
+        if blocked >= self.limit:
             self._give_up(self._blocker(), f"it blocked the event loop for {format_duration(blocked)} (block_limit)")
 
     def _answer(self) -> None:

@@ -18,12 +18,17 @@ _PER_TYPE = (
 
 
 class Policies:
-    """Resolves the policy of a job and the cap of a type; one per daemon, read-only but for its cache."""
+    """Resolves the policy of a job and the cap of a type; one per daemon."""
 
     def __init__(self, settings: Settings, handlers: Handlers) -> None:
         self._settings = settings
         self._handlers = handlers
         self._by_type: dict[str, Policy] = {}
+
+    def adopt(self, settings: Settings) -> None:
+        """Follow other settings from now on; runs keep the policy that they were begun with."""
+        self._settings = settings
+        self._by_type.clear()
 
     def of(self, claimed: Claimed) -> Policy:
         """Return the policy of one job; a producer may set `max_attempts` and `timeout` in its hash."""

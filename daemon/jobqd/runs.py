@@ -96,7 +96,7 @@ class Run:
 
     __slots__ = (
         "child", "claimed", "context", "ended", "ending", "given_up", "handler", "performing", "policy", "returned",
-        "started", "stopping", "suspect", "task", "thread",
+        "started", "stopping", "suspect", "task", "thread", "thread_id",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, handler: Any, policy: Policy, started: float) -> None:
@@ -120,6 +120,8 @@ class Run:
         self.stopping: asyncio.Event | None = None
         self.thread: Any = None
         """The `threading.Event` of a `def` handler, set together with `stopping`."""
+        self.thread_id = 0
+        """The thread that runs a `def` handler (`threading.get_ident`)."""
         self.child: Any = None
         """The `jobqd.children.ChildRun`, if it runs in a process of its own."""
         self.suspect = claimed.crashes >= policy.max_crashes - 1

@@ -10,6 +10,7 @@ from jobqd.clock import Clock
 from jobqd.duties.outage import Outage
 from jobqd.duties.settle import Settler
 from jobqd.errors import StoreError
+from jobqd.pulse import Pulse
 
 
 class Duty(Protocol):
@@ -36,6 +37,8 @@ class Supervisor:
         self._on_unstuck = on_unstuck
         self._stop = asyncio.Event()
         self._hurry: dict[str, asyncio.Event] = {}
+        self.pulses: dict[str, Pulse] = {}
+        """Of each duty that is repeated."""
 
     def stop(self) -> None:
         """End every loop after the pass under way."""
@@ -49,12 +52,14 @@ class Supervisor:
 
     async def settle(self) -> None:
         """Settle until stopped."""
+        pulse = self._pulse("settle")
         while not self._stop.is_set():
             if not len(self._settler):
                 await self._either(self._settler.wait())
                 continue
             stuck = self._settler.stuck
-            delay = await self._settler.run_once()
+            with pulse:
+                delay = await self._settler.run_once()
             if stuck and not self._settler.stuck:
                 self._on_unstuck()
             if delay > 0:
@@ -63,18 +68,28 @@ class Supervisor:
     async def periodic(self, name: str, duty: Duty) -> None:
         """Repeat a duty at the pace it asks for."""
         hurry = self._hurry[name] = asyncio.Event()
+        pulse = self._pulse(name)
         while not self._stop.is_set():
             hurry.clear()
-            delay = await self._pass(name, duty)
+            with pulse:
+                delay = await self._pass(name, duty)
             if delay > 0:
                 await self._either(self._clock.sleep(delay), hurry.wait())
 
     async def on_demand(self, name: str, duty: Waiting) -> None:
         """Repeat a duty whenever it has something to do."""
+        pulse = self._pulse(name)
         while not self._stop.is_set():
             await self._either(duty.wait())
-            if not self._stop.is_set():
-                await self._either(self._clock.sleep(await self._pass(name, duty)))
+            if self._stop.is_set():
+                return
+            with pulse:
+                delay = await self._pass(name, duty)
+            await self._either(self._clock.sleep(delay))
+
+    def _pulse(self, name: str) -> Pulse:
+        pulse = self.pulses[name] = Pulse(name, self._clock)
+        return pulse
 
     async def _pass(self, name: str, duty: Duty) -> float:
         try:

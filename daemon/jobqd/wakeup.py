@@ -9,6 +9,7 @@ from typing import Any
 from jobqd.clock import World
 from jobqd.errors import StoreError
 from jobqd.keys import Keys
+from jobqd.pulse import Pulse
 from jobqd.store.connect import Target
 from jobqd.store.tracking import TrackedLink
 
@@ -21,13 +22,17 @@ class Wakeup:
 
     def __init__(
         self, target: Target, keys: Keys, world: World, *, on_wake: Callable[[], None],
-        on_cancel: Callable[[str], None],
+        on_cancel: Callable[[str], None], on_rest: Callable[[str, bool], None], claiming: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._log = world.log
         self._clock = world.clock
         self._on_wake = on_wake
         self._on_cancel = on_cancel
+        self._on_rest = on_rest
+        self._claiming = claiming
         self._told: str | None = None
+        self._away = False
+        self.pulse = Pulse("wakeup", world.clock)
         self.link = TrackedLink(target, keys.ready, keys.control, on_change=self._changed, on_control=self._control)
         self.pending = True
         """Whether there may be something to claim; cleared before a claim is sent, never after."""
@@ -40,9 +45,11 @@ class Wakeup:
     async def run(self, stop: asyncio.Event) -> None:
         """Check from time to time that the server still tracks; where it refuses, poll."""
         while not stop.is_set():
-            await self.run_once()
-            tracked = self.link.connected and self.link.refused is None
-            pause = self._clock.sleep(CHECK_EVERY if tracked else POLL_EVERY)
+            self._away = False
+            with self.pulse:
+                await self.run_once()
+            calm = self._away or (self.link.connected and self.link.refused is None)
+            pause = self._clock.sleep(CHECK_EVERY if calm else POLL_EVERY)
             await _either(pause, stop)
 
     async def run_once(self) -> None:
@@ -57,6 +64,8 @@ class Wakeup:
         if not self.link.connected:
             # The claim that this provokes connects, or is connecting now.
             self._changed()
+            if not self._claiming():
+                await self._connect()
             return
         try:
             healthy = await self.link.healthy()
@@ -66,6 +75,13 @@ class Wakeup:
             await self.link.close()
             self._changed()
 
+    async def _connect(self) -> None:
+        """Make the connection that no claim will make soon: a daemon that is quiet or full still takes orders."""
+        try:
+            await self.link.command("PING")
+        except StoreError:
+            self._away = True
+
     def _changed(self) -> None:
         self.pending = True
         self._on_wake()
@@ -74,6 +90,8 @@ class Wakeup:
         verb, _, rest = message.partition(" ")
         if verb == "cancel":
             self._on_cancel(rest)
+        elif verb in ("quiet", "resume"):
+            self._on_rest(rest, verb == "quiet")
 
 
 async def _either(pause: Any, stop: asyncio.Event) -> None:

@@ -6,11 +6,18 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from jobqd.app.daemon import Daemon
+from jobqd.handlers import Handlers
+from jobqd.keys import Keys
+from jobqd.store import Target
 from tests.redis_server import RedisServer
-from tests.support.daemon import Daemon
+from tests.support.assembled import assembled
+from tests.support.daemon import Daemon as DaemonProcess
+from tests.support.log import RecordingLog
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
 from tests.support.workshop import Workshop, workshop
@@ -50,6 +57,15 @@ def stuck_thread(job: SyncJob):
     ledger.note("started", job.id)
     ledger.gate_in_thread("never")
 
+@handlers.job("stubborn")
+async def stubborn(job: Job):
+    ledger.note("started", job.id)
+    while True:
+        try:
+            await ledger.gate("never")
+        except asyncio.CancelledError:
+            ledger.note("asked", job.id)
+
 @handlers.lifespan
 async def lifespan():
     yield
@@ -70,7 +86,7 @@ def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
         place.producer.redis.flushall()
 
 
-def assert_clean_end(daemon: Daemon, status: int) -> None:
+def assert_clean_end(daemon: DaemonProcess, status: int) -> None:
     assert status == 0, daemon.log
     assert "Traceback" not in daemon.log
     assert daemon.of("daemon.stopped")
@@ -179,3 +195,109 @@ def test_a_signal_while_redis_is_absent_is_a_stop(place: Workshop, tmp_path: Pat
     daemon.wait_for("redis.away", part="start", fault="down")
     assert_clean_end(daemon, daemon.stop())
     eventually(lambda: "absent.sock" in daemon.log)
+
+
+@pytest.mark.parametrize("job_type", ["film", None], ids=["running", "idle"])
+def test_a_redis_that_hangs_does_not_hold_up_a_stop(tmp_path: Path, job_type: str | None) -> None:
+    with newest_server() as server, workshop(server, tmp_path, HANDLERS) as place:
+        daemon = place.start(drain_timeout="1s")
+        if job_type is not None:
+            place.producer.put("job", job_type)
+            place.ledger.wait_for("started job")
+        server.freeze()
+        began = time.monotonic()
+        status = daemon.stop(timeout=30)
+        lasted = time.monotonic() - began
+        server.thaw()
+        assert status == 0, daemon.log
+        assert lasted < 6, f"{lasted:.1f} s\n{daemon.log}"
+        assert "Traceback" not in daemon.log
+        if job_type is not None:
+            # Nobody could be told; the next one takes it back.
+            place.ledger.open("film")
+            place.start()
+            assert place.producer.wait("job")["status"] == "completed"
+
+
+def test_a_redis_that_hangs_from_long_before_does_not_either(tmp_path: Path) -> None:
+    with newest_server() as server, workshop(server, tmp_path, HANDLERS) as place:
+        daemon = place.start(drain_timeout="1s")
+        place.producer.put("job", "film")
+        place.ledger.wait_for("started job")
+        server.freeze()
+        daemon.wait_for("redis.away", timeout=30)
+        place.ledger.open("film")
+        began = time.monotonic()
+        assert daemon.stop(timeout=30) == 0, daemon.log
+        assert time.monotonic() - began < 6
+        server.thaw()
+        daemon.wait_for("job.not_recorded", job_id="job")
+        place.start()
+        assert place.producer.wait("job")["status"] == "completed"
+
+
+def test_what_ignores_its_end_does_not_hold_up_a_stop_and_a_second_signal_shortens_it(place: Workshop) -> None:
+    daemon = place.start(drain_timeout="1h")
+    place.producer.put("job", "stubborn")
+    place.ledger.wait_for("started job")
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for("daemon.draining")
+    began = time.monotonic()
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0, daemon.log
+    assert time.monotonic() - began < 3
+    assert "Traceback" not in daemon.log
+    assert place.producer.job("job")["interruptions"] == "1"
+
+
+def test_the_lock_is_held_until_programs_have_ended(server: RedisServer, tmp_path: Path) -> None:
+    """Else a successor could begin a job whose old program still writes."""
+    handlers = """
+import asyncio
+from jobqd.guardian import Guardian
+close = Guardian.close
+
+def slow(self):
+    ledger.note("closing")
+    ledger.gate_in_thread("close")
+    close(self)
+
+Guardian.close = slow
+
+@handlers.job("quick")
+async def quick(): pass
+"""
+    with workshop(server, tmp_path, handlers) as place:
+        first = place.start()
+        first.signal(signal.SIGTERM)
+        place.ledger.wait_for("closing")
+        second = place.daemon().start(ready=False)
+        assert second.wait() == 78
+        place.ledger.open("close")
+        assert first.wait() == 0
+        place.start()
+
+
+def test_a_reload_changes_how_long_a_stop_waits(place: Workshop) -> None:
+    settings = place.application.directory / "jobqd.toml"
+    daemon, producer = place.start(), place.producer
+    producer.put("film", "film")
+    place.ledger.wait_for("started film")
+    settings.write_text("drain_timeout = '100ms'\nmax_interruptions = 7\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for("daemon.reloaded")
+    assert daemon.stop(timeout=5) == 0
+    assert producer.job("film")["interruptions"] == "1"
+
+
+@pytest.mark.parametrize("unanswered", [True, False])
+async def test_a_claim_whose_reply_was_lost_leaves_its_record(server: RedisServer, unanswered: bool) -> None:
+    """It tells which jobs this daemon may have leased without knowing."""
+    async with assembled(Target(server.url), Keys(), Handlers()) as parts:
+        await parts.claimer.run_once()
+        parts.claimer.unanswered = unanswered
+        daemon = SimpleNamespace(_seat=parts._seat, _log=RecordingLog())
+        await Daemon._sign_off(daemon, parts)  # type: ignore[arg-type]
+        record = await parts.link.command("EXISTS", parts._seat.keys.claim("worker-1"))
+        assert bool(record) is unanswered
+        await parts.link.command("FLUSHALL")

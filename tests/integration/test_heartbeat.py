@@ -72,7 +72,7 @@ async def test_a_beat_renews_every_lease_and_vouches_for_the_daemon(
     assert 10 < await raw.ttl(keys.daemon("worker-1")) <= 15
     assert await raw.zrange(keys.daemons, 0, -1) == ["worker-1"]
     assert made.lost == []
-    made.heart.stop()
+    made.heart.close()
 
 
 async def test_lost_and_cancelled_runs_are_told_on_the_loop(
@@ -88,7 +88,7 @@ async def test_lost_and_cancelled_runs_are_told_on_the_loop(
     await asyncio.to_thread(made.heart.beat_once)
     await soon(lambda: len(made.lost) == 2)
     assert sorted(made.lost) == [("cancelled", 1, "cancelled"), ("lost", 1, "lost")]
-    made.heart.stop()
+    made.heart.close()
 
 
 async def test_beats_that_fail_come_sooner_and_cost_the_trust(own_server: RedisServer) -> None:
@@ -99,7 +99,7 @@ async def test_beats_that_fail_come_sooner_and_cost_the_trust(own_server: RedisS
         assert 0 < await asyncio.to_thread(made.heart.beat_once) <= 0.2 / 6
     assert not made.heart.trust.earned(time.monotonic())
     assert made.log.of("redis.away")
-    made.heart.stop()
+    made.heart.close()
 
 
 async def test_another_redis_in_its_place_must_earn_trust_anew(own_server: RedisServer) -> None:
@@ -112,7 +112,7 @@ async def test_another_redis_in_its_place_must_earn_trust_anew(own_server: Redis
     await asyncio.to_thread(made.heart.beat_once)
     assert not first.earned(time.monotonic())
     await made.earn()
-    made.heart.stop()
+    made.heart.close()
 
 
 async def test_a_blocked_loop_is_reported_with_its_job_and_stack(target: Target, keys: Keys) -> None:
@@ -152,7 +152,7 @@ async def test_a_blocked_loop_is_reported_with_its_job_and_stack(target: Target,
     made.watch.look()
     await soon(lambda: not made.watch.waiting)
     assert len(made.log.of("loop.blocked")) == len(made.log.of("loop.unblocked")) == 1
-    made.heart.stop()
+    made.heart.close()
 
 
 async def test_a_loop_blocked_for_too_long_is_given_up_with_its_blocker(target: Target, keys: Keys) -> None:
@@ -174,7 +174,7 @@ async def test_a_loop_blocked_for_too_long_is_given_up_with_its_blocker(target: 
     run.task = asyncio.create_task(handler())
     await run.task
     assert made.given_up == [(run, "it blocked the event loop for 1m1s (block_limit)")]
-    made.heart.stop()
+    made.heart.close()
 
 
 async def test_the_thread_beats_by_itself_and_ends_when_told(
@@ -191,7 +191,7 @@ async def test_the_thread_beats_by_itself_and_ends_when_told(
     await raw.delete(keys.daemon("worker-1"))
     await soon(lambda: raw.exists(keys.daemon("worker-1")))
     await soon(lambda: heart.trust.earned(time.monotonic()))
-    heart.stop()
+    heart.close()
     assert not heart._thread.is_alive()
 
 
@@ -269,4 +269,4 @@ async def test_a_heartbeat_that_dies_takes_the_daemon_with_it(target: Target, ke
     async with asyncio.timeout(5):
         with pytest.raises(OSError, match="no host name"):
             await heart.died()
-    heart.stop()
+    heart.close()

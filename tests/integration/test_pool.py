@@ -129,7 +129,7 @@ async def test_a_job_whose_older_run_still_lives_here_waits_for_its_end(server: 
 
 async def test_what_is_handed_back_was_never_begun(server: RedisServer, works: Works) -> None:
     async with pool_of(server, works) as parts:
-        parts.pool.hand_back(claimed(type="waits"))
+        parts.pool.hand_back(claimed(type="waits"), "the daemon stops")
         assert outcomes(parts) == [Interrupted("the daemon stops", begun=False)]
         assert works.events == []
         assert parts.runs.holds("job")
@@ -181,7 +181,7 @@ async def test_a_handler_that_ignores_its_cancel_is_reminded_and_named(server: R
         executor = parts.pool._executor
         executor.interrupt(run, Ending.TIMEOUT)
         await soon(lambda: works.events == ["asked"])
-        executor._remind(run)  # what the loop's timer calls
+        executor.reminder.remind(run)  # what the loop's timer calls
         await soon(lambda: works.events == ["asked", "asked"])
         (told,) = works.log.of("job.ignores_cancel")
         assert (told["job_id"], told["ending"]) == ("job", "timeout")

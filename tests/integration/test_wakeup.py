@@ -28,9 +28,12 @@ class Sleeper:
         self.keys, self.clock, self.log = keys, ManualClock(), RecordingLog()
         self.woken = 0
         self.cancelled: list[str] = []
+        self.rests: list[tuple[str, bool]] = []
+        self.claiming = True
         self.wakeup = Wakeup(
-            target, keys, world(self.clock, log=self.log), on_wake=self._wake, on_cancel=self.cancelled.append
-        )
+            target, keys, world(self.clock, log=self.log), on_wake=self._wake, on_cancel=self.cancelled.append,
+            on_rest=lambda worker, quiet: self.rests.append((worker, quiet)), claiming=lambda: self.claiming,
+        )  # fmt: skip
         self._number = 0
 
     def _wake(self) -> None:

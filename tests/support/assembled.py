@@ -32,7 +32,7 @@ async def assembled(
     finally:
         parts.services.threads.shutdown(wait=False, cancel_futures=True)
         await parts.close()
-        parts.heartbeat.stop()
+        parts.heartbeat.close()
         guardian.close()
 
 

@@ -37,17 +37,21 @@ class Application:
 
 
 class Daemon:
-    """One `jobqd run`; a context manager that leaves no process behind. Settings are given by their names."""
+    """One `jobqd run`; a context manager that leaves no process behind. Settings are given by their names.
+
+    `package` is the directory that has the package jobqd: another version of it, perhaps.
+    """
 
     def __init__(
-        self, application: Application, redis_url: str, prefix: str = "", *arguments: str, **settings: object
-    ) -> None:
+        self, application: Application, redis_url: str, prefix: str = "", *arguments: str,
+        package: Path = ROOT / "daemon", **settings: object,
+    ) -> None:  # fmt: skip
         self.ledger = application.ledger
         self._directory = application.directory
         self._arguments = arguments
         self._environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("JOBQD_")},
-            "PYTHONPATH": f"{ROOT / 'daemon'}:{ROOT}",
+            "PYTHONPATH": f"{package}:{ROOT}",
             "JOBQD_REDIS_URL": redis_url,
             "JOBQD_KEY_PREFIX": prefix,
             "JOBQD_RUNTIME_DIR": str(application.directory / "run"),

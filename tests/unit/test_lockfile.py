@@ -50,7 +50,8 @@ def test_after_a_clean_stop_there_is_nobody_to_remember(tmp_path: Path) -> None:
     first = lock(tmp_path)
     first.acquire()
     first.record("worker-1")
-    first.release(clean=True)
+    first.forget()
+    first.release()
     with lock(tmp_path) as second:
         assert second.predecessor is None
 

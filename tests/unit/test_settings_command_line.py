@@ -26,8 +26,9 @@ def app(monkeypatch, tmp_path):
     module = ModuleType("jobqd.app")
     module.findings, module.calls = [], []
 
-    def run(loaded, *, burst):
+    def run(loaded, *, again, burst):
         module.calls.append((loaded, burst))
+        module.again = again
         return 7
 
     module.run = run
@@ -50,6 +51,15 @@ def test_run_passes_settings_and_the_exit_status_on(app, tmp_path):
     assert loaded.settings.allow_eviction is True
     assert loaded.sources["key_prefix"] == "command line"
     assert loaded.path == tmp_path / "x.toml"
+
+
+def test_a_reload_reads_the_same_file_again_wherever_the_daemon_has_gone(app, tmp_path, monkeypatch):
+    (tmp_path / "x.toml").write_text("concurrency = 5")
+    main(["run", "--config", "x.toml", "--retry-delay", "3s"])
+    (tmp_path / "x.toml").write_text("concurrency = 6")
+    monkeypatch.chdir("/")
+    settings = app.again({"JOBQD_LEASE": "20s"}).settings
+    assert (settings.concurrency, settings.retry_delay, settings.lease) == (6, 3.0, 20.0)
 
 
 def test_run_without_options(app):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
+import faulthandler
 import os
 import random
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 import uvloop
 
-from jobqd.app.daemon import Daemon
+from jobqd.app import signals
+from jobqd.app.daemon import Daemon, End
+from jobqd.app.loops import Crash
+from jobqd.app.reload import Again, Configuration
+from jobqd.app.unknown import unknown_types
 from jobqd.clock import SystemClock, World
 from jobqd.duties import startup
 from jobqd.duties.startup import Finding
@@ -20,6 +25,7 @@ from jobqd.handlers import Handlers, load_handlers
 from jobqd.keys import Keys
 from jobqd.logs import LogSystem, configure
 from jobqd.settings import Loaded, Settings
+from jobqd.settings.local import local_address
 from jobqd.store import Target
 from jobqd.store.tracking import TrackedLink
 from jobqd.systemd import Notifier
@@ -27,11 +33,18 @@ from jobqd.systemd import Notifier
 __all__ = ["Finding", "check", "run"]
 
 
-def run(loaded: Loaded, *, burst: bool = False, environ: Mapping[str, str] = os.environ) -> int:
+def run(
+    loaded: Loaded, *, again: Again | None = None, burst: bool = False, environ: Mapping[str, str] = os.environ
+) -> int:
     """Run the daemon until a signal, or with `burst` until nothing is left to do; returns the exit status.
 
-    Raises ConfigError if it cannot start as configured.
+    `again` reads the configuration once more, for a reload; without it a reload changes nothing. Raises ConfigError if
+    the daemon cannot start as configured.
     """
+    signals.hold_back()
+    # What the watchdog's SIGABRT, or a crash of C code, leaves in the journal: the stack of every thread.
+    with suppress(OSError, ValueError, RuntimeError):
+        faulthandler.enable()
     settings = loaded.settings
     logs = configure(settings.log_format, settings.log_level, environ=environ)
     try:
@@ -40,29 +53,34 @@ def run(loaded: Loaded, *, burst: bool = False, environ: Mapping[str, str] = os.
         handlers = load_handlers(settings.handlers, settings.app_dir)
         for warning in unknown_types(settings, handlers):
             logs.logger.warning("config.warning", problem=warning)
-        daemon = Daemon(settings, handlers, _world(logs), Notifier(environ), burst=burst)
+        configuration = Configuration(settings, again or (lambda _: loaded), environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            try:
-                stuck = _drive(runner.get_loop(), daemon.main(), logs.logger)
-            except ExceptionGroup as crash:
-                # A daemon half of whose parts have died is worse than none: the next one takes its jobs back. It ends
-                # here and now, since its lock is open already and threads of handlers may still run.
-                logs.logger.critical("daemon.crashed", exc_info=crash)
+            end = _drive(runner.get_loop(), _life(configuration, handlers, logs, burst=burst), logs.logger)
+            if end.hard:
+                # Threads cannot be stopped, and Redis may hang: waiting for either would hang the stop.
                 logs.close()
-                os._exit(EX_SOFTWARE)
-            if stuck:
-                # Threads cannot be stopped; their jobs were handed back, and waiting for them would hang the stop.
-                logs.close()
-                os._exit(0)
+                os._exit(end.status)
     except StartError as error:
         logs.logger.critical("daemon.start_failed", problem=str(error), exc_info=error.__cause__)
         return EX_SOFTWARE
     finally:
         logs.close()
-    return 0
+    return end.status
 
 
-def _drive(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, bool], log: Any) -> bool:
+async def _life(configuration: Configuration, handlers: Handlers, logs: LogSystem, *, burst: bool) -> End:
+    daemon = Daemon(
+        configuration, handlers, _world(logs), Notifier(configuration.environ), set_log_level=logs.set_level,
+        burst=burst,
+    )  # fmt: skip
+    try:
+        return await daemon.main()
+    except Crash:
+        # A daemon half of whose parts have died is worse than none: the next one takes its jobs back.
+        return End(EX_SOFTWARE, hard=True)
+
+
+def _drive(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, End], log: Any) -> End:
     """Run the daemon to its end, whatever the application's tasks do.
 
     asyncio lets the SystemExit and KeyboardInterrupt of any task out of the loop; one that a handler started must not
@@ -88,7 +106,8 @@ def _world(logs: LogSystem) -> World:
 
 def check(loaded: Loaded) -> list[Finding]:
     """Import the handlers, reach Redis and judge it; returns what was found. Raises ConfigError for a bad URL."""
-    return [*_check_handlers(loaded.settings), *asyncio.run(_check_redis(loaded.settings))]
+    settings = loaded.settings
+    return [*_check_handlers(settings), *asyncio.run(_check_redis(settings)), *_check_metrics(settings)]
 
 
 def _check_handlers(settings: Settings) -> list[Finding]:
@@ -100,15 +119,12 @@ def _check_handlers(settings: Settings) -> list[Finding]:
     return [found, *(Finding(None, "jobs", warning) for warning in unknown_types(settings, handlers))]
 
 
-def unknown_types(settings: Settings, handlers: Handlers) -> list[str]:
-    """Return a sentence for each type that has settings but no handler: most likely it is misspelt."""
-    warnings = []
-    for name in settings.jobs:
-        if name not in handlers:
-            near = difflib.get_close_matches(name, handlers.types, 1)
-            hint = f"; did you mean [jobs.{near[0]}]?" if near else ""
-            warnings.append(f"[jobs.{name}] has settings, but there is no handler of that type{hint}")
-    return warnings
+def _check_metrics(settings: Settings) -> list[Finding]:
+    if not settings.metrics:
+        return []
+    from jobqd.metrics.look import find_endpoint  # noqa: PLC0415 - most daemons serve none
+
+    return [find_endpoint(local_address(settings.metrics, settings.instance))]
 
 
 async def _check_redis(settings: Settings) -> list[Finding]:

@@ -5,42 +5,58 @@ from __future__ import annotations
 import asyncio
 import gc
 import secrets
-import signal
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from typing import Any, NamedTuple, TypeVar
 
 from jobqd import __version__
+from jobqd.app import signals
+from jobqd.app.doorbell import Doorbell
+from jobqd.app.lifespan import Lifespan
+from jobqd.app.loops import Loops
 from jobqd.app.parts import Parts
+from jobqd.app.preparation import Preparation
+from jobqd.app.reload import Configuration, Reloader
+from jobqd.app.shutdown import Shutdown
+from jobqd.app.unknown import unknown_types
+from jobqd.app.vouch import Voucher
 from jobqd.clock import World
-from jobqd.duties import startup
-from jobqd.errors import ConfigError, StartError, StoreError
+from jobqd.errors import EX_SOFTWARE, StoreError
 from jobqd.guardian import Guardian
 from jobqd.handlers import Handlers
 from jobqd.keys import Keys, Seat
-from jobqd.lockfile import InstanceLock
-from jobqd.runs import Ending, Interrupted
+from jobqd.lockfile import InstanceLock, place_of, socket_path
 from jobqd.settings import Settings
 from jobqd.store import Target
-from jobqd.systemd import Notifier
+from jobqd.systemd import Notifier, watchdog_timeout
 
 T = TypeVar("T")
 
-_READY_WITHOUT_REDIS = 10.0
-_HOOKS_PATIENCE = 10.0
+_LIFESPAN_PATIENCE = 10.0
+_CLOSE_PATIENCE = 1.0
+
+
+class End(NamedTuple):
+    """How the process should exit. `hard`: at once, for something still runs in it that cannot be ended."""
+
+    status: int = 0
+    hard: bool = False
 
 
 class Daemon:
-    """Starts the parts, waits for a signal, stops the parts."""
+    """Starts the parts, waits for a signal, stops the parts. To be made on the running loop."""
 
     def __init__(
-        self, settings: Settings, handlers: Handlers, world: World, notifier: Notifier, *, burst: bool = False
-    ) -> None:
-        self._settings = settings
+        self, configuration: Configuration, handlers: Handlers, world: World, notifier: Notifier, *,
+        set_log_level: Callable[[str], None], burst: bool = False,
+    ) -> None:  # fmt: skip
+        self._configuration = configuration
+        self._settings = settings = configuration.settings
         self._handlers = handlers
         self._world = world
         self._log = world.log
         self._notifier = notifier
+        self._set_log_level = set_log_level
         self._burst = burst
         self._clock = world.clock
         self._target = Target.of(settings)
@@ -48,44 +64,49 @@ class Daemon:
         self._seat = Seat(keys, secrets.token_hex(8), settings.lease)
         self._began = self._clock.monotonic()
         self._stop, self._skip = asyncio.Event(), asyncio.Event()
+        self._state = "starting"
+        self._stuck = False
+        self._loops = Loops(world.log)
+        self._lifespan = Lifespan(handlers.lifespan_function, world.log)
+        self._watchdog = watchdog_timeout(configuration.environ)
 
-    async def main(self) -> bool:
-        """Start, serve, stop. Returns whether handlers are left that cannot be stopped. Raises ConfigError."""
-        self._catch_signals()
+    async def main(self) -> End:
+        """Start, serve, stop. Raises ConfigError, StartError, and Crash if a part of the daemon crashed."""
+        signals.catch_stops(asyncio.get_running_loop(), self._on_stop)
         settings, keys = self._settings, self._seat.keys
         self._log.info(
             "daemon.starting", version=__version__, redis=self._target.name, queue=keys.ready,
             instance=settings.instance, worker=self._seat.worker,
         )  # fmt: skip
-        place = f"{self._target.name}/{self._target.database} {keys.ready}"
+        place = place_of(self._target.name, self._target.database, keys.ready)
         async with AsyncExitStack() as stack:
+            # What is entered first is left last: whoever gets the lock knows that nothing of this daemon is left.
             lock = stack.enter_context(InstanceLock(settings.runtime_dir, settings.instance, place))
+            stack.push_async_callback(self._loops.close)
             guardian = Guardian()
             stack.callback(guardian.close)
             await self._start_embedded(stack, guardian)
-            parts = Parts(settings, self._handlers, self._target, self._seat, self._world, guardian)
-            stack.push_async_callback(parts.close)
-            stuck = False
-            if await self._reach_redis(parts) and await self._take_back(parts, lock):
-                stuck = await self._serve(parts, stack)
-                # Whatever Redis could not be told is for the next holder to take back.
-                lock.release(clean=not len(parts.runs) and not parts.claimer.unanswered)
+            parts = Parts(
+                settings, self._handlers, self._target, self._seat, self._world, guardian, watchdog=self._watchdog
+            )
+            stack.push_async_callback(self._close, parts)
+            self._serve_metrics(parts, stack)
+            reloader = self._reloader(parts)
+            doorbell = Doorbell(socket_path(settings.runtime_dir, settings.instance, place), reloader.reload, self._log)
+            await doorbell.open()
+            stack.callback(doorbell.close)
+            self._attend(parts, reloader)
+            end = await self._loops.guard(self._live(parts, lock))
         self._log.info("daemon.stopped", duration=self._clock.monotonic() - self._began)
-        return stuck
+        return end
 
-    def _catch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
-        # A terminal that was closed: stop in order, and wait for running jobs however often it is sent.
-        loop.add_signal_handler(signal.SIGHUP, self._stop.set)
-
-    def _on_signal(self) -> None:
-        """The first signal asks for a stop; a second one does not wait for running jobs."""
-        if self._stop.is_set() and not self._skip.is_set():
-            self._log.info("daemon.hurrying")
-            self._skip.set()
-        self._stop.set()
+    async def _close(self, parts: Parts) -> None:
+        """Close every connection; what hangs is left to the end of the process."""
+        if self._stuck:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_PATIENCE):
+                await parts.close()
 
     async def _start_embedded(self, stack: AsyncExitStack, guardian: Guardian) -> None:
         if not self._settings.redis_url.startswith("embedded:"):
@@ -96,126 +117,117 @@ class Daemon:
         await server.start()
         stack.push_async_callback(server.stop)
 
-    async def _reach_redis(self, parts: Parts) -> bool:
-        """Wait for Redis and judge it; false if stopped meanwhile. Raises ConfigError for one that must not be used."""
-        told = False
+    def _serve_metrics(self, parts: Parts, stack: AsyncExitStack) -> None:
+        if not self._settings.metrics:
+            return
+        from jobqd.app.metering import endpoint  # noqa: PLC0415 - only a daemon that serves figures pays for it
 
-        def waiting(seconds: float) -> None:
-            nonlocal told
-            if seconds >= _READY_WITHOUT_REDIS and not told:
-                told = True
-                # Whatever starts the unit must not hang for want of a Redis.
-                self._notifier.ready(f"waiting for Redis at {self._target.name}")
+        served = endpoint(self._settings, parts, self._target, self._seat.keys, self._world)
+        served.start()
+        stack.callback(served.close)
+        parts.metrics_problem = lambda: served.problem
 
-        info = await startup.wait_for_redis(
-            parts.link, parts.outage, self._clock, stopped=self._stop.is_set, on_wait=waiting
-        )
-        if info is None:
-            return False
-        for finding in startup.judge(info, allow_eviction=self._settings.allow_eviction):
-            if finding.ok is False:
-                raise ConfigError(finding.message)
-            if finding.ok is None:
-                self._log.warning("redis.warning", subject=finding.subject, problem=finding.message)
-        await self._patiently(parts, lambda: startup.claim_prefix(parts.link, self._seat.keys))
-        return not self._stop.is_set()
+    def _reloader(self, parts: Parts) -> Reloader:
+        def adopt(settings: Settings) -> None:
+            parts.adopt(settings)
+            self._set_log_level(settings.log_level)
 
-    async def _take_back(self, parts: Parts, lock: InstanceLock) -> bool:
-        """Take the jobs of a dead predecessor back; only then is it forgotten. False if stopped meanwhile."""
-        predecessor = lock.predecessor
-        if predecessor is not None:
-            taken = await self._patiently(parts, lambda: parts.recoverer.take_back(predecessor))
-            if taken:
-                self._log.warning("daemon.took_back", count=taken, predecessor=predecessor)
-        if self._stop.is_set():
-            return False
-        lock.record(self._seat.worker)
-        return True
+        return Reloader(
+            self._configuration, self._notifier, self._log,
+            adopt=adopt, warn=lambda settings: unknown_types(settings, self._handlers), state=lambda: self._state,
+        )  # fmt: skip
 
-    async def _patiently(self, parts: Parts, step: Callable[[], Awaitable[T]]) -> T | None:
-        """Take a step as often as it needs for want of Redis; None if stopped meanwhile."""
-        while not self._stop.is_set():
-            try:
-                return await step()
-            except StoreError as error:
-                await self._clock.sleep(parts.outage.failed("start", error))
+    def _attend(self, parts: Parts, reloader: Reloader) -> None:
+        """Listen to signals and to the watchdog for the whole of this life, the wait for Redis included."""
+        orders = signals.Orders(self._stop.set, reloader.ask, parts.rest)
+        signals.catch(asyncio.get_running_loop(), orders)
+        voucher = Voucher(self._notifier, self._world, self._watchdog, pulses=parts.pulses, stuck=parts.stuck)
+        self._loops.start("vouch", voucher.run(), endless=True)
+        self._loops.start("reload", reloader.run(), endless=True)
+
+    def _on_stop(self) -> None:
+        """The first signal asks for a stop; a second one does not wait for running jobs."""
+        if self._stop.is_set() and not self._skip.is_set():
+            self._log.info("daemon.hurrying")
+            self._skip.set()
+        self._stop.set()
+
+    async def _live(self, parts: Parts, lock: InstanceLock) -> End:
+        """Prepare, serve, stop: between the first and the last there is a Redis, or there was one."""
+        preparation = Preparation(parts, self._seat, lock, self._notifier, self._world)
+        if not await self._unless_stopped(preparation.run()):
+            return End()
+        try:
+            parts.services.state = await self._lifespan.enter()
+            shutdown = await self._serve(parts)
+            self._stuck = shutdown.stuck
+            if shutdown.clean:
+                # Whatever Redis could not be told is for the next holder to take back.
+                lock.forget()
+            shutdown.countdown.allow(_LIFESPAN_PATIENCE)
+        finally:
+            parts.heartbeat.stop()
+            left = await self._lifespan.leave(_LIFESPAN_PATIENCE)
+        return End(0 if left else EX_SOFTWARE, hard=self._stuck)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do the work; None if a stop is asked for before it is done. It is cut short then: nothing is leased yet."""
+        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.wait((task,), timeout=_CLOSE_PATIENCE)
         return None
 
-    async def _serve(self, parts: Parts, stack: AsyncExitStack) -> bool:
-        """Run until a stop is asked for, then stop; returns whether handlers are left that cannot be stopped."""
-        parts.services.state = await self._enter_lifespan(stack)
+    async def _serve(self, parts: Parts) -> Shutdown:
+        """Run until a stop is asked for, then stop; returns how that went."""
         parts.heartbeat.start()
-        stack.callback(parts.heartbeat.stop)
         # What start-up left behind lives for ever: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        async with asyncio.TaskGroup() as tasks:
-            claiming = self._start_loops(parts, tasks)
-            self._log.info(
-                "daemon.ready", concurrency=self._settings.concurrency, queue=self._seat.keys.ready,
-                types=",".join(self._handlers.types), duration=self._clock.monotonic() - self._began,
-            )  # fmt: skip
-            self._notifier.ready(f"{self._settings.concurrency} workers")
-            await self._stop.wait()
-            stuck = await self._shut_down(parts, claiming)
-        await self._leave(parts)
-        return stuck
+        claiming = self._start_loops(parts)
+        self._log.info(
+            "daemon.ready", concurrency=parts.settings.concurrency, queue=self._seat.keys.ready,
+            types=",".join(self._handlers.types), duration=self._clock.monotonic() - self._began,
+        )  # fmt: skip
+        self._state = "running"
+        self._notifier.ready(f"{parts.settings.concurrency} workers")
+        await self._stop.wait()
+        self._state = "stopping"
+        shutdown = Shutdown(parts, self._loops, self._notifier, self._world, self._skip)
+        await shutdown.run(claiming)
+        if not shutdown.stuck:
+            await self._sign_off(parts)
+        return shutdown
 
-    async def _enter_lifespan(self, stack: AsyncExitStack) -> Any:
-        """Start the application; returns what its lifespan yields, None without one. Raises StartError."""
-        if self._handlers.lifespan_function is None:
-            return None
-        try:
-            return await stack.enter_async_context(self._handlers.lifespan_function())
-        except Exception as error:
-            raise StartError(f"the lifespan of the handlers raised {type(error).__name__}: {error}") from error
-
-    def _start_loops(self, parts: Parts, tasks: asyncio.TaskGroup) -> asyncio.Task[None]:
+    def _start_loops(self, parts: Parts) -> asyncio.Task[None]:
         """Start every loop; one that crashes ends the daemon. Returns the claimer's, which a stop awaits first."""
-        supervisor = parts.supervisor
-        tasks.create_task(supervisor.settle())
-        tasks.create_task(supervisor.periodic("promote", parts.promoter))
-        tasks.create_task(supervisor.periodic("recover", parts.recoverer))
-        tasks.create_task(supervisor.periodic("walk", parts.walker))
-        tasks.create_task(supervisor.periodic("memory", parts.memory))
-        tasks.create_task(supervisor.periodic("status", parts.status_line(self._notifier)))
-        tasks.create_task(supervisor.on_demand("progress", parts.progress))
-        tasks.create_task(parts.wakeup.run(self._stop))
-        tasks.create_task(parts.heartbeat.died())
+        start, supervisor = self._loops.start, parts.supervisor
+        start("settle", supervisor.settle())
+        start("promote", supervisor.periodic("promote", parts.promoter))
+        start("recover", supervisor.periodic("recover", parts.recoverer))
+        start("walk", supervisor.periodic("walk", parts.walker))
+        start("memory", supervisor.periodic("memory", parts.memory))
+        start("status", supervisor.periodic("status", parts.status_line(self._notifier)))
+        start("progress", supervisor.on_demand("progress", parts.progress))
+        start("wakeup", parts.wakeup.run(self._stop))
+        start("heartbeat", parts.heartbeat.died())
         if self._burst:
-            tasks.create_task(supervisor.periodic("burst", parts.burst(self._stop.set)))
-        return tasks.create_task(parts.claimer.run())
+            start("burst", supervisor.periodic("burst", parts.burst(self._stop.set)))
+        return start("claim", parts.claimer.run())
 
-    async def _shut_down(self, parts: Parts, claiming: asyncio.Task[None]) -> bool:
-        """Claim no more, drain, hand back, flush: in this order, so that nothing is in two hands or in none."""
-        settings = self._settings
-        parts.presence.status = "draining"
-        self._notifier.stopping(f"{parts.pool.busy} jobs running")
-        self._log.info("daemon.draining", running=parts.pool.busy, timeout=settings.drain_timeout)
-        parts.claimer.stop()
-        await claiming
-        left = await parts.pool.drain(self._skip, settings.max_interruptions)
-        for run in left:
-            # Threads, and coroutines that ignore their cancel: this process ends as soon as their jobs are handed back.
-            parts.settler.submit(run, Interrupted(str(Ending.STOP)))
-        try:
-            async with asyncio.timeout(max(1.0, settings.drain_timeout)):
-                await parts.settler.wait_idle()
-        except TimeoutError:
-            parts.settler.abandon(parts.reporter.not_recorded)
-        await parts.reporter.wait_hooks(_HOOKS_PATIENCE)
-        parts.reporter.flush()
-        parts.supervisor.stop()
-        parts.heartbeat.stop()
-        return bool(left)
-
-    async def _leave(self, parts: Parts) -> None:
+    async def _sign_off(self, parts: Parts) -> None:
         """Take this daemon off the list of those that run."""
         keys, worker = self._seat.keys, self._seat.worker
         if parts.outage.away_since is not None:
             return
+        # A claim whose reply was lost is still asked for, by its record, when its jobs are taken back.
+        gone = [keys.daemon(worker)] if parts.claimer.unanswered else [keys.daemon(worker), keys.claim(worker)]
         try:
-            await parts.link.command("DEL", keys.daemon(worker), keys.claim(worker))
-            await parts.link.command("ZREM", keys.daemons, worker)
-        except StoreError as error:
+            async with asyncio.timeout(_CLOSE_PATIENCE):
+                await parts.link.command("DEL", *gone)
+                await parts.link.command("ZREM", keys.daemons, worker)
+        except (StoreError, TimeoutError) as error:
             self._log.debug("daemon.presence_left", error=str(error))

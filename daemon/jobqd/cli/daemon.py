@@ -28,12 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     reached; 78: the configuration cannot be used. The daemon's own statuses pass through.
     """
     arguments = _parsed(argv)
-    command, config = arguments.pop("command"), arguments.pop("config")
+    command, config = arguments.pop("command"), arguments.pop("config", None)
     burst, as_json = arguments.pop("burst", False), arguments.pop("json", False)
     values = {name: value for name, value in arguments.items() if value is not None}
     try:
+        if command == "unit":
+            return _unit(**arguments)
         if command == "check":
             return check(values, config, as_json=as_json)
+        if command == "reload":
+            from jobqd.cli.reload import reload  # noqa: PLC0415 - the daemon does not need it
+
+            return reload(values, config)
         return _run(values, config, burst=burst)
     except ConfigError as error:
         print(f"jobqd: {error}", file=sys.stderr)
@@ -63,7 +69,15 @@ def _run(values: dict[str, str], config: Path | None, *, burst: bool) -> int:
     # After the settings are known to be right: a wrong one is then reported within a blink.
     from jobqd.app import run  # noqa: PLC0415
 
-    return run(loaded, burst=burst)
+    cwd = Path.cwd()
+    return run(loaded, again=lambda environ: load(values, environ=environ, config=config, cwd=cwd), burst=burst)
+
+
+def _unit(instance: str | None, app_dir: Path, user: str) -> int:
+    from jobqd.cli.unit import this_site, unit_text  # noqa: PLC0415 - the daemon does not need it
+
+    print(unit_text(this_site(app_dir, user), instance), end="")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,9 +94,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     examine = _command(commands, "check", "show the settings, import the handlers, try Redis")
     examine.add_argument("--json", action="store_true", help="write one JSON object")
-    for command in (run, examine):
+    again = _command(commands, "reload", "let the running daemon read its configuration again, and wait for it")
+    for command in (run, examine, again):
         _add_settings(command)
+    _add_unit(commands)
     return parser
+
+
+def _add_unit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    purpose = "print the systemd unit for this environment"
+    unit = commands.add_parser("unit", help=purpose, description=purpose, allow_abbrev=False)
+    unit.add_argument(
+        "--instance", metavar="NAME", help="print jobqd@NAME.service, one of several side by side; %%i for the template"
+    )
+    unit.add_argument(
+        "--app-dir", type=Path, default=Path(), metavar="DIR", help="where the handlers are (default: this directory)"
+    )
+    unit.add_argument("--user", default="jobqd", metavar="NAME", help="whom it runs as (default: jobqd)")
 
 
 def _command(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jobqd import __version__
 from jobqd.clock import Clock
-from jobqd.duties.outage import Outage
 from jobqd.duties.report import Reporter
+from jobqd.errors import StoreError
+from jobqd.keys import Keys
+from jobqd.store import Link
 from jobqd.store.call import Argument
 from jobqd.systemd import Notifier
 
@@ -29,6 +31,7 @@ class Presence:
     """Unix seconds by this machine's clock: for people only."""
     running: int = 0
     status: str = "running"
+    """running, quiet (claims nothing until told to), or draining (stops)."""
 
     def fields(self) -> dict[str, Argument]:
         """Return the fields of the daemon's hash, as docs/protocol.md names them."""
@@ -45,26 +48,74 @@ class Presence:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How much work a daemon has: jobs that run now, and jobs that have ended since its start."""
+
+    running: int
+    ended: int
+
+
+class QueueSize:
+    """Counts what waits in the queue, in two cheap commands."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+
+    async def read(self) -> tuple[int, int] | None:
+        """Return how many jobs are ready and how many are dead letters; None if Redis does not say."""
+        try:
+            ready = await self._link.command("ZCARD", self._keys.ready)
+            return int(ready), int(await self._link.command("LLEN", self._keys.dead))
+        except StoreError:
+            return None
+
+
 class StatusLine:
-    """One pass tells systemd how things are, and the log how many lines were left out lately."""
+    """One pass tells systemd how things are, if that has changed, and the log how many lines were left out lately.
+
+    `trouble` names what is wrong.
+    """
 
     def __init__(
-        self, presence: Presence, outage: Outage, notifier: Notifier, reporter: Reporter, clock: Clock, *,
-        polling: Callable[[], str | None],
+        self, size: QueueSize, presence: Presence, notifier: Notifier, reporter: Reporter, clock: Clock, *,
+        work: Callable[[], Work], trouble: Callable[[], Sequence[str]],
     ) -> None:  # fmt: skip
+        self._size = size
         self._presence = presence
-        self._outage = outage
         self._notifier = notifier
         self._reporter = reporter
         self._clock = clock
-        self._polling = polling
+        self._work = work
+        self._trouble = trouble
+        self._told = ""
+        self._since = clock.monotonic()
+        self._ended = 0
 
     async def run_once(self) -> float:
         """Tell; returns the seconds until the next pass."""
         self._reporter.tick()
-        presence, away = self._presence, self._outage.away_since
-        redis = "" if away is None else f", Redis away for {self._clock.monotonic() - away:.0f} s"
-        if self._polling() is not None:
-            redis += ", polling: Redis refuses CLIENT TRACKING"
-        self._notifier.status(f"{presence.concurrency} workers, {presence.running} running{redis}")
+        text = await self._line()
+        # A stop has a line of its own.
+        if text != self._told and self._presence.status != "draining":
+            self._told = text
+            self._notifier.status(text)
         return EVERY
+
+    async def _line(self) -> str:
+        size = await self._size.read()
+        work = self._work()
+        facts = [f"{self._presence.concurrency} workers", f"{work.running} running"]
+        if size is not None:
+            facts += [f"{size[0]} ready", f"{size[1]} dead"]
+        facts.append(f"{self._rate(work.ended)}/s")
+        quiet = ["quiet"] if self._presence.status == "quiet" else []
+        return "; ".join((", ".join(facts), *quiet, *self._trouble()))
+
+    def _rate(self, ended: int) -> str:
+        now = self._clock.monotonic()
+        seconds, jobs = now - self._since, ended - self._ended
+        self._since, self._ended = now, ended
+        rate = jobs / seconds if seconds > 0 else 0.0
+        return f"{rate:.1f}" if 0 < rate < 10 else f"{rate:.0f}"

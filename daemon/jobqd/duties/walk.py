@@ -17,15 +17,15 @@ class Walker:
         self._link = link
         self._keys = keys
         self._log = log
-        self._max_age = max_age
-        self._job_ttl = job_ttl
+        self.max_age = max_age
+        self.job_ttl = job_ttl
         self._every = every
         self._cursor = "0"
 
     async def run_once(self) -> float:
         """Look at the next keys; returns seconds until the next pass. Raises StoreError."""
         step = await self._link.run(
-            running.walk(self._keys, self._cursor, count=_KEYS_A_STEP, max_age=self._max_age, job_ttl=self._job_ttl)
+            running.walk(self._keys, self._cursor, count=_KEYS_A_STEP, max_age=self.max_age, job_ttl=self.job_ttl)
         )
         self._cursor = step.cursor
         for job_id, what in step.reports:

@@ -19,8 +19,8 @@ class Ledger:
     def __init__(self, link: Link, keys: Keys, *, dead_max: int, trimmed_ttl: float) -> None:
         self._link = link
         self._keys = keys
-        self._dead_max = dead_max
-        self._trimmed_ttl = trimmed_ttl
+        self.dead_max = dead_max
+        self.trimmed_ttl = trimmed_ttl
         self.completed_ttl_max = math.inf
         """Most seconds for which a job that completes now is kept: lowered while Redis is short of memory."""
 
@@ -31,7 +31,7 @@ class Ledger:
     def call(self, orders: Sequence[Settlement]) -> Call[list[str]]:
         """Return the call that carries out settlements, for a link of another thread."""
         orders = [self._limited(order) for order in orders]
-        return settle(self._keys, orders, dead_max=self._dead_max, trimmed_ttl=self._trimmed_ttl)
+        return settle(self._keys, orders, dead_max=self.dead_max, trimmed_ttl=self.trimmed_ttl)
 
     def _limited(self, order: Settlement) -> Settlement:
         if order.to != "completed" or order.ttl <= self.completed_ttl_max:
