@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +80,23 @@ async def lifespan():
         assert place.ledger.lines() == ["left"]
         assert status != 0
         assert "the pool would not close" in daemon.log
+
+
+def test_programs_started_while_handlers_are_imported_inherit_no_ignored_signal(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    handlers = """
+import subprocess
+ledger.note(subprocess.run(["grep", "SigIgn", "/proc/self/status"], capture_output=True, text=True).stdout.split()[1])
+
+@handlers.job("quick")
+async def quick():
+    pass
+"""
+    with workshop(server, tmp_path, handlers) as place:
+        place.start()
+        (mask,) = place.ledger.lines()
+        ignored = [
+            number for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2) if int(mask, 16) >> number - 1 & 1
+        ]
+        assert ignored == []

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 
 _LATER = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -22,10 +23,11 @@ class Orders:
 
 
 def hold_back() -> None:
-    """Ignore the signals of `catch` until then: they must not end a process that has not come so far."""
+    """Do nothing on the signals of `catch` until then: they must not end a process that has not come so far."""
     for number in _LATER:
         if number != signal.SIGHUP or not has_terminal():
-            signal.signal(number, signal.SIG_IGN)
+            # Not SIG_IGN, which programs that are started meanwhile would inherit for good.
+            signal.signal(number, _nothing)
 
 
 def catch_stops(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
@@ -46,6 +48,10 @@ def catch(loop: asyncio.AbstractEventLoop, orders: Orders) -> None:
         loop.add_signal_handler(signal.SIGHUP, orders.reload)
     elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, orders.hang_up)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def has_terminal() -> bool:
