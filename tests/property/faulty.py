@@ -30,5 +30,10 @@ end
 
 def failing_at(call: Call[T], number: int) -> Call[T]:
     """Return the call with an error at its `number`th command, the first being 1."""
-    source = (_PRELUDE % (number, INJECTED, INJECTED)).encode() + call.script.source
+    source = failing(call.script, number)
     return replace(call, script=Script(call.script.name, source, hashlib.sha1(source).hexdigest()))
+
+
+def failing(script: Script, number: int) -> bytes:
+    """Return the source of a script with an error at its `number`th command."""
+    return (_PRELUDE % (number, INJECTED, INJECTED)).encode() + script.source

@@ -167,17 +167,17 @@ def test_a_completed_job_is_one_readable_line(console):
     console.log.info("job.completed", duration=4.2, waited=0.012, **JOB)
     console.log.info("job.completed", duration=0.01, **{**JOB, "job_type": "mail"})
     assert re.sub(r"\d\d:\d\d:\d\d", "TIME", console.text()) == (
-        "TIME ✓ video_render 0192…a1f3 completed in 4.2s (waited 12ms, attempt 1)\n"
-        "TIME ✓ mail         0192…a1f3 completed in 10ms (attempt 1)\n"
+        f"TIME ✓ video_render {JOB['job_id']} completed in 4.2s (waited 12ms, attempt 1)\n"
+        f"TIME ✓ mail         {JOB['job_id']} completed in 10ms (attempt 1)\n"
     )
 
 
-def test_problems_show_the_whole_id_and_an_unknown_event_its_fields(console):
+def test_every_line_shows_the_whole_id_and_an_unknown_event_its_fields(console):
     console.log.warning("job.retrying", error="boom", delay=30, max_attempts=10, **JOB)
     console.log.info("job.resized", width=3, note="a b", **JOB)
     retrying, resized = console.text().splitlines()
     assert retrying.endswith(f"! video_render {JOB['job_id']} failed: boom; runs again in 30s (attempt 1 of 10)")
-    assert resized.endswith('• video_render 0192…a1f3 job.resized width=3 note="a b"')
+    assert resized.endswith(f'• video_render {JOB["job_id"]} job.resized width=3 note="a b"')
 
 
 def test_values_cannot_break_a_line_or_steer_the_terminal(console):
@@ -223,7 +223,7 @@ def test_a_terminal_without_unicode_gets_ascii():
     system.close()
     text = raw.buffer.getvalue()
     assert text.isascii()
-    assert b"+ video_render 0192..a1f3 completed" in text
+    assert f"+ video_render {JOB['job_id']} completed".encode() in text
 
 
 # The journal
@@ -496,3 +496,27 @@ def test_nothing_is_admitted_below_the_level():
     assert not runs.admit()
     assert pipe.text() == ""
     pipe.reader.close()
+
+
+def test_an_error_of_many_lines_is_one_short_line_and_the_rest_is_in_the_traceback(console):
+    said = "\n".join(f"[libx264] line {number}" for number in range(100))
+    fields = {"error": f"ffmpeg ended with status 1: {said}", "error_type": "ProgramError", "traceback": said}
+    console.log.warning("job.retrying", **fields, waited=0.1, **JOB)
+    first, *rest = console.text().splitlines()
+    assert "failed: ProgramError: ffmpeg ended with status 1: [libx264] line 0 | [libx264] line 1 | " in first
+    assert "\\n" not in first
+    assert "line 99; runs again" in first
+    assert len(first) < 700
+    assert rest[-1].strip() == "[libx264] line 99"
+
+
+def test_trouble_that_the_daemon_lives_with_has_no_cross(console):
+    for event in ("loop.blocked", "job.dead", "oops"):
+        console.log.error(event)
+    console.log.critical("daemon.crashed")
+    assert [line.split()[1] for line in console.text().splitlines()] == ["!", "✗", "✗", "✗"]
+
+
+def test_a_message_does_not_repeat_the_error_that_it_tells(journal, journald):
+    journal.logger.error("job.dead", error="no film", error_type="OSError", traceback="T:\nOSError: no film", **JOB)
+    assert entry(journald)["MESSAGE"].endswith("is dead-lettered: OSError: no film (attempt 1)")

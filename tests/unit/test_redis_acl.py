@@ -22,7 +22,7 @@ SERVING = {
     "info", "client|id", "client|tracking", "client|trackinginfo", "subscribe", "time", "type", "set", "get", "del",
     "zrem", "zcard", "zcount", "hgetall",
 }  # fmt: skip
-OF_PEOPLE = {"cancel", "dead_retry"}
+OF_PEOPLE = {"cancel", "dead_retry", "purge", "repair", "tidy"}
 
 
 def users() -> dict[str, list[str]]:
@@ -64,7 +64,7 @@ def test_every_command_of_a_script_is_named_outright() -> None:
     ("user", "needed"),
     [
         ("jobqd-producer", CONNECTING | EVALUATING | FOLLOWING | used_by("enqueue")),
-        ("jobqd-daemon", CONNECTING | EVALUATING | SERVING | used_by(*of_the_daemon())),
+        ("jobqd-daemon", CONNECTING | EVALUATING | SERVING | READING | used_by(*of_the_daemon(), *OF_PEOPLE)),
         ("jobqd-reader", CONNECTING | READING),
     ],
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from jobqd import __version__
 from jobqd.errors import EX_CONFIG, EX_UNAVAILABLE, ConfigError
 from jobqd.settings import Loaded, load, shown
+from jobqd.settings.installed import RUN_CREDENTIALS
 
 if TYPE_CHECKING:
     from jobqd.app import Finding
@@ -26,7 +27,7 @@ def check(values: dict[str, str], config: Path | None, *, as_json: bool) -> int:
     except with `as_json`, where the report says so.
     """
     try:
-        loaded = load(values, config=config)
+        loaded = load(values, config=config, run_credentials=RUN_CREDENTIALS)
     except ConfigError as error:
         if not as_json:
             raise

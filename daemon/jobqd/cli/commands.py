@@ -7,18 +7,17 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from jobqd.cli.documents import dumps, job_document, stats_document
 from jobqd.cli.enqueue import advice, moment_of, payload_of
-from jobqd.cli.render import job_page, job_table, stats_page
+from jobqd.cli.render import Served, job_page, job_table, served_by, stats_page
 from jobqd.cli.session import Site, open_queue, warn
-from jobqd.cli.text import Paper, answer, count, line
-from jobqd.client.producing import dead_ids
+from jobqd.cli.text import Paper, answer, line
 from jobqd.client.spec import job_id
 from jobqd.client.sync import SyncJobHandle, SyncQueue
 from jobqd.errors import PayloadError
 from jobqd.store import counting, reading
+from jobqd.store.facts import JobInfo
 
 _WATCH_PAUSE = 1.0
 
@@ -67,8 +66,14 @@ def show(site: Site, id: str, *, as_json: bool) -> int:
     """Show everything about one job."""
     with open_queue(site) as queue:
         job = queue.job(id).info()
-    answer(dumps(job_document(job)) if as_json else job_page(Paper.of(sys.stdout), job))
+        served = _served(queue, [job])
+    answer(dumps(job_document(job)) if as_json else job_page(Paper.of(sys.stdout), job, served))
     return 0
+
+
+def _served(queue: SyncQueue, jobs: Sequence[JobInfo]) -> Served:
+    """Return the types that running daemons handle, if that tells something about one of these jobs."""
+    return served_by(queue.run(counting.daemons(queue.keys))) if any(job.held for job in jobs) else None
 
 
 def watch(site: Site, ids: Sequence[str], *, as_json: bool) -> int:
@@ -84,12 +89,13 @@ def list_jobs(site: Site, *, status: str | None, job_type: str | None, limit: in
         raise PayloadError(f"--status: {line(status)} is none of {', '.join(reading.STATUSES)}")
     with open_queue(site) as queue:
         found = queue.run(reading.listing(queue.keys, status=status, job_type=job_type, limit=limit))
+        served = _served(queue, found.jobs)
     if as_json:
         answer(dumps({"jobs": [job_document(job) for job in found.jobs], "more": found.more}))
     elif not found.jobs:
         warn("there are no such jobs" if status or job_type else "there are no jobs")
     else:
-        answer(job_table(Paper.of(sys.stdout), found.jobs))
+        answer(job_table(Paper.of(sys.stdout), found.jobs, served))
     if found.more and not as_json:
         warn("there are more; see --limit, --status and --type")
     return 0
@@ -137,30 +143,15 @@ def cancel(site: Site, ids: Sequence[str], *, as_json: bool) -> int:
         "already": "was cancelled before",
         "gone": "not found",
     }
-    _tell_each(answers, {name: words.get(told, f"had ended before: {told}") for name, told in answers.items()}, as_json)
+    tell_each(answers, {name: words.get(told, f"had ended before: {told}") for name, told in answers.items()}, as_json)
     return 0 if set(answers.values()) <= {"cancelled", "removed", "already"} else 1
 
 
-def _tell_each(answers: dict[str, str], words: dict[str, str], as_json: bool) -> None:
+def tell_each(answers: dict[str, str], words: dict[str, str], as_json: bool) -> None:
+    """Answer with what became of each id: `answers` in JSON, else `words`."""
     if as_json:
         answer(dumps(answers))
         return
     width = max((len(line(name)) for name in words), default=0)
     for name, text in words.items():
         answer(f"{line(name):<{width}}  {line(text)}")
-
-
-def dead_retry(site: Site, ids: Sequence[str], *, everything: bool, as_json: bool) -> int:
-    """Give dead letters a new chance; 1 if one is not dead or not there."""
-    if bool(ids) == everything:
-        raise PayloadError("give the ids of dead letters, or --all")
-    with open_queue(site) as queue:
-        chosen: Sequence[Any] = queue.run(dead_ids(queue.keys)) if everything else ids
-        answers = queue.retry_dead(chosen)
-    retried = sum(told == "retried" for told in answers.values())
-    if everything and not as_json:
-        answer(f"{count(retried)} retried")
-        return 0
-    words = {"retried": "back in the queue", "gone": "not found"}
-    _tell_each(answers, {name: words.get(told, f"not dead: {told}") for name, told in answers.items()}, as_json)
-    return 0 if everything or retried == len(answers) else 1

@@ -6,11 +6,13 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from jobqd import __version__
+from jobqd.cli.jobq_dead import dead
+from jobqd.cli.options import Id, Ids, Json, Limit, OneType, Yes, site_of
 from jobqd.errors import EX_CONFIG, EX_USAGE, ConfigError, JobqdError, PayloadError
 
 app = typer.Typer(
@@ -23,13 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-dead = typer.Typer(help="Dead letters: jobs that failed for good.", no_args_is_help=True)
 app.add_typer(dead, name="dead")
-
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID…", show_default=False)]
-Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Most jobs to list.")]
-OneType = Annotated[str | None, typer.Option("--type", help="Only jobs of this type.", show_default=False)]
 
 
 def main() -> None:
@@ -82,18 +78,18 @@ def options(
         str | None,
         typer.Option(metavar="URL", help="Where Redis is. A password belongs in JOBQD_REDIS_PASSWORD."),
     ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option("--instance", "-i", metavar="NAME", help="The unit jobqd@NAME: reads /etc/jobqd/NAME.toml."),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Remember the options that stand before the command."""
-    context.obj = (config, redis_url)
-
-
-def _site(context: typer.Context) -> Any:
-    from jobqd.cli.session import Site  # noqa: PLC0415 - as in _commands
-
-    return Site(*context.obj)
+    if config is not None and instance is not None:
+        raise typer.BadParameter("it names a file already: leave out --config", param_hint="-i")
+    context.obj = (config, redis_url, instance)
 
 
 @app.command()
@@ -126,7 +122,7 @@ def enqueue(  # noqa: PLR0913, PLR0917 - the settled options; typer passes each 
     object or list is taken as such. key:=JSON gives any JSON: n:=7, dry:=true
     """
     status = _commands().enqueue(
-        _site(context), job_type, words or [], payload=payload, priority=priority, delay=delay, at=at, new_id=new_id,
+        site_of(context), job_type, words or [], payload=payload, priority=priority, delay=delay, at=at, new_id=new_id,
         max_attempts=max_attempts, timeout=timeout, follow=follow, as_json=as_json,
     )  # fmt: skip
     raise typer.Exit(status)
@@ -135,17 +131,17 @@ def enqueue(  # noqa: PLR0913, PLR0917 - the settled options; typer passes each 
 @app.command()
 def show(
     context: typer.Context,
-    id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+    id: Id,
     as_json: Json = False,
 ) -> None:
     """Show everything about one job."""
-    raise typer.Exit(_commands().show(_site(context), id, as_json=as_json))
+    raise typer.Exit(_commands().show(site_of(context), id, as_json=as_json))
 
 
 @app.command()
 def watch(context: typer.Context, ids: Ids, as_json: Json = False) -> None:
     """Follow jobs to their ends. Exit status 0: all are completed."""
-    raise typer.Exit(_commands().watch(_site(context), ids, as_json=as_json))
+    raise typer.Exit(_commands().watch(site_of(context), ids, as_json=as_json))
 
 
 @app.command("list")
@@ -163,42 +159,85 @@ def list_jobs(
     as_json: Json = False,
 ) -> None:
     """List jobs: running ones, waiting ones, delayed ones, those that ended of late."""
-    found = _commands().list_jobs(_site(context), status=status, job_type=job_type, limit=limit, as_json=as_json)
+    found = _commands().list_jobs(site_of(context), status=status, job_type=job_type, limit=limit, as_json=as_json)
     raise typer.Exit(found)
 
 
 @app.command()
-def stats(
+def stats(  # noqa: PLR0917 - as in enqueue
     context: typer.Context,
     follow: Annotated[bool, typer.Option("--watch", "-w", help="Again every second, until Ctrl-C.")] = False,
+    max_age: Annotated[
+        str | None, typer.Option(metavar="5m", help="Exit with 1 if a job has been ready for longer.")
+    ] = None,
+    max_ready: Annotated[int | None, typer.Option(min=0, help="Exit with 1 if more jobs are ready.")] = None,
+    max_dead: Annotated[int | None, typer.Option(min=0, help="Exit with 1 if there are more dead letters.")] = None,
+    min_daemons: Annotated[int | None, typer.Option(min=0, help="Exit with 1 if fewer daemons run.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while no limit is passed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how many jobs are where, and which daemons run."""
-    raise typer.Exit(_commands().stats(_site(context), follow=follow, as_json=as_json))
+    """Show how many jobs are where, and which daemons run.
+
+    With a limit: one line for cron or Nagios, exit status 1 if it is passed.
+    """
+    from jobqd.cli import limits  # noqa: PLC0415 - as in _commands
+
+    given = limits.queue_limits(max_age, max_ready, max_dead, min_daemons)
+    if not given.given:
+        if quiet:
+            raise PayloadError("--quiet: give a limit too, such as --max-age 5m")
+        raise typer.Exit(_commands().stats(site_of(context), follow=follow, as_json=as_json))
+    if follow:
+        raise PayloadError("--watch: a limit is looked at once; leave one of them out")
+    raise typer.Exit(limits.check(site_of(context), given, quiet=quiet, as_json=as_json))
 
 
 @app.command()
 def cancel(context: typer.Context, ids: Ids, as_json: Json = False) -> None:
     """End jobs at once, running ones too."""
-    raise typer.Exit(_commands().cancel(_site(context), ids, as_json=as_json))
+    raise typer.Exit(_commands().cancel(site_of(context), ids, as_json=as_json))
 
 
-@dead.command("list")
-def dead_list(context: typer.Context, job_type: OneType = None, limit: Limit = 20, as_json: Json = False) -> None:
-    """List dead letters, the newest first."""
-    found = _commands().list_jobs(_site(context), status="failed", job_type=job_type, limit=limit, as_json=as_json)
-    raise typer.Exit(found)
-
-
-@dead.command("retry")
-def dead_retry(
+@app.command()
+def repair(
     context: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", show_default=False)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    yes: Yes = False,
+    older_than: Annotated[
+        str, typer.Option(metavar="1m", help="Leave alone what was written more lately and waits for its ZADD.")
+    ] = "1m",
     as_json: Json = False,
 ) -> None:
-    """Put dead letters back into the queue; their attempts begin anew."""
-    raise typer.Exit(_commands().dead_retry(_site(context), ids or [], everything=everything, as_json=as_json))
+    """Look for jobs that no daemon would ever run, and the like; with --yes put them right."""
+    from jobqd.cli import repair as repairing  # noqa: PLC0415 - as in _commands
+
+    raise typer.Exit(repairing.repair(site_of(context), yes=yes, older_than=older_than, as_json=as_json))
+
+
+@app.command()
+def quiet(
+    context: typer.Context,
+    instance: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
+    off: Annotated[bool, typer.Option("--off", help="Let it claim jobs again.")] = False,
+    host: Annotated[str | None, typer.Option(metavar="HOST", help="Only on this host.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Let the daemons of an instance claim no more jobs; those that run go on."""
+    from jobqd.cli import quiet as quieting  # noqa: PLC0415 - as in _commands
+
+    raise typer.Exit(quieting.quiet(site_of(context), instance, off=off, host=host, as_json=as_json))
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come, until Ctrl-C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what the journal of this machine holds about one job."""
+    from jobqd.cli import logs as journal  # noqa: PLC0415 - as in _commands
+
+    raise typer.Exit(journal.logs(site_of(context), id, follow=follow, as_json=as_json))
 
 
 if __name__ == "__main__":

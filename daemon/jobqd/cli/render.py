@@ -6,17 +6,29 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jobqd.cli.text import Paper, ago, block, count, due, line, short
+from jobqd.cli.text import Paper, ago, block, count, due, line, plural, short
 from jobqd.job import integer
 from jobqd.store.counting import DaemonInfo, Stats
 from jobqd.store.facts import JobInfo, Progress
 
 _LABEL = 12
+Served = frozenset[str] | None
+"""The types of job that running daemons handle; None: not known."""
 
 
-def job_table(paper: Paper, jobs: Sequence[JobInfo]) -> str:
-    """Return a list of jobs, one a line."""
-    rows = [(line(job.id), line(status_word(job)), line(job.type) or "-", _priority(job), summary(job)) for job in jobs]
+def served_by(daemons: Sequence[DaemonInfo]) -> Served:
+    """Return the types that these daemons handle; None if one of them does not say."""
+    if not all(daemon.types for daemon in daemons):
+        return None
+    return frozenset(name for daemon in daemons for name in daemon.types)
+
+
+def job_table(paper: Paper, jobs: Sequence[JobInfo], served: Served = None) -> str:
+    """Return a list of jobs, one a line; `served` are the types that running daemons handle."""
+    rows = [
+        (line(job.id), line(status_word(job)), line(job.type) or "-", _priority(job), summary(job, served=served))
+        for job in jobs
+    ]
     return paper.table(("ID", "STATUS", "TYPE", "PRI", "WHEN"), rows, right=frozenset({3}))
 
 
@@ -29,7 +41,7 @@ def _priority(job: JobInfo) -> str:
     return "-" if job.priority is None else str(job.priority)
 
 
-def summary(job: JobInfo, *, reason: bool = True) -> str:
+def summary(job: JobInfo, *, reason: bool = True, served: Served = None) -> str:
     """Return what matters about a job in its status, on one line; with the error it met, unless told not to."""
     now = job.seen_at
     error = line(job.fields.get("error", "")) if reason else ""
@@ -42,7 +54,7 @@ def summary(job: JobInfo, *, reason: bool = True) -> str:
             parts = [ago(now - job.finished_at) if job.finished_at else "", _took(job), _end(job, error)]
         case _:
             since = f"since {short(now - job.created_at)}" if job.created_at else ""
-            parts = [since, held_words(job), _attempts(job)]
+            parts = [since, held_words(job, served), _attempts(job)]
     return ", ".join(part for part in parts if part)
 
 
@@ -60,11 +72,13 @@ def _attempts(job: JobInfo) -> str:
     return f"attempt {job.attempts} failed" if job.attempts else ""
 
 
-def held_words(job: JobInfo) -> str:
+def held_words(job: JobInfo, served: Served = None) -> str:
     """Return why a job may not run now."""
     if not job.held:
         return ""
     if job.held.startswith("type:"):
+        if served is not None and job.held[5:] not in served:
+            return f"no running daemon handles {line(job.held[5:])}"
         return f"waits for a daemon with room for {line(job.held[5:])}"
     if job.held == "suspect":
         return "waits for room to run in a process of its own, because it crashed before"
@@ -79,9 +93,9 @@ def progress_words(progress: Progress) -> str:
     return ", ".join(part for part in (words, left) if part)
 
 
-def job_page(paper: Paper, job: JobInfo) -> str:
-    """Return everything about one job."""
-    lines = [_labelled(paper, name, text) for name, text in _facts(paper, job) if text]
+def job_page(paper: Paper, job: JobInfo, served: Served = None) -> str:
+    """Return everything about one job; `served` are the types that running daemons handle."""
+    lines = [_labelled(paper, name, text) for name, text in _facts(paper, job, served) if text]
     for name, value in (("payload", job.payload), ("result", job.result), ("checkpoint", job.checkpoint)):
         if name in job.fields:
             lines.append(_labelled(paper, name, _value(value)))
@@ -100,16 +114,16 @@ def _labelled(paper: Paper, label: str, text: str) -> str:
     return "\n".join([paper.style(f"{label:<{_LABEL}}", bold=True) + head, *(indent + more for more in rest)])
 
 
-def _facts(paper: Paper, job: JobInfo) -> Iterator[tuple[str, str]]:
+def _facts(paper: Paper, job: JobInfo, served: Served) -> Iterator[tuple[str, str]]:
     now, fields = job.seen_at, job.fields
     yield "id", line(job.id)
     yield "type", line(job.type) or "none: no handler can be found for it"
-    described = summary(job, reason=False)
+    described = summary(job, reason=False, served=served)
     yield "status", paper.status(status_word(job)) + (f"  {described}" if described else "")
     if not job.ended and not job.place:
-        yield "", "in no index: the enqueue was never finished, so no daemon will run it; enqueue the same id again"
+        yield "", "in no index: the enqueue was never finished, so no daemon will run it: see jobq repair"
     if job.ahead is not None:
-        yield "ahead", f"{count(job.ahead)} jobs" if job.ahead else "none, it is next"
+        yield "ahead", plural(job.ahead, "job") if job.ahead else "none, it is next"
     yield "priority", _priority(job)
     limit = f" of {job.max_attempts}" if job.max_attempts else ""
     yield "attempts", f"{job.attempts}{limit}{_mishaps(job)}"
@@ -129,8 +143,8 @@ def _facts(paper: Paper, job: JobInfo) -> Iterator[tuple[str, str]]:
 
 def _mishaps(job: JobInfo) -> str:
     crashes, interruptions = integer(job.fields.get("crashes")), integer(job.fields.get("interruptions"))
-    told = [f"{crashes} lost leases" if crashes else "", f"{interruptions} interruptions" if interruptions else ""]
-    words = ", ".join(text for text in told if text)
+    told = ((crashes, "lost lease"), (interruptions, "interruption"))
+    words = ", ".join(plural(number, noun) for number, noun in told if number)
     return f" ({words}, uncharged)" if words else ""
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from jobqd.client.sync import SyncQueue
-from jobqd.errors import EX_CONFIG, EX_UNAVAILABLE, JobqdError, StoreError, StoreFault
-from jobqd.settings import Loaded, load
+from jobqd.errors import EX_CONFIG, EX_UNAVAILABLE, ConfigError, JobqdError, StoreError, StoreFault
+from jobqd.settings import Loaded, Settings, load
+from jobqd.settings.installed import RUN_CREDENTIALS, instance_file, instances, unit_of
+from jobqd.settings.layers import SYSTEM_FILE
 from jobqd.store.connect import Target
 
 RETRY_FOR = 1.0
@@ -34,11 +36,15 @@ class Site:
 
     config: Path | None
     redis_url: str | None
+    instance: str | None = None
 
     def load(self) -> Loaded:
         """Return the settings, after telling their warnings. Raises ConfigError."""
         values = {} if self.redis_url is None else {"redis_url": self.redis_url}
-        loaded = load(values, environ=os.environ, config=self.config, cwd=Path())
+        config = self.config if self.instance is None else instance_file(self.instance)
+        loaded = load(values, environ=os.environ, config=config, cwd=Path(), run_credentials=RUN_CREDENTIALS)
+        if loaded.path is None and loaded.sources["redis_url"] == "default" and (names := instances()):
+            raise ConfigError(f"which instance? There is no {SYSTEM_FILE}: name one of {', '.join(names)} with -i")
         for warning in loaded.warnings:
             warn(warning)
         return loaded
@@ -52,10 +58,17 @@ def warn(text: str) -> None:
 @contextmanager
 def open_queue(site: Site) -> Iterator[SyncQueue]:
     """Give the queue for one command. Raises ConfigError, and Trouble in place of StoreError."""
+    with open_queue_and_settings(site) as (queue, _):
+        yield queue
+
+
+@contextmanager
+def open_queue_and_settings(site: Site) -> Iterator[tuple[SyncQueue, Settings]]:
+    """Give the queue for one command and the settings that it follows. Raises as `open_queue`."""
     loaded = site.load()
     with SyncQueue.from_settings(loaded.settings, retry_for=RETRY_FOR) as queue:
         try:
-            yield queue
+            yield queue, loaded.settings
         except StoreError as error:
             explain(error, loaded)
 
@@ -66,10 +79,16 @@ def explain(error: StoreError, loaded: Loaded) -> NoReturn:
     origin = f"redis_url is set by {loaded.sources['redis_url']}"
     if loaded.sources["redis_url"] == "default":
         origin = "redis_url is not set, so this is the default; set JOBQD_REDIS_URL or redis_url in jobqd.toml"
+    if error.fault is StoreFault.DOWN and loaded.settings.redis_url.startswith("embedded:"):
+        remedy = "it runs while its daemon does: start jobqd run, or jobqd run --burst, with the same configuration"
+        raise Trouble(f"the embedded Redis of {where} does not run\n      {remedy}; {origin}", EX_UNAVAILABLE) from None
     if error.fault in _UNREACHABLE:
         raise Trouble(f"Redis at {where} does not answer: {error}\n      {origin}", EX_UNAVAILABLE) from None
     if error.fault is StoreFault.DENIED:
         remedy = "check redis_username and redis_password"
+        installed = unit_of(loaded.path, SYSTEM_FILE, RUN_CREDENTIALS) is not None
+        if installed and loaded.settings.redis_password is None and os.geteuid():
+            remedy = "run it with sudo: only the unit and root may read its password"
         raise Trouble(f"Redis at {where} refuses us: {error}\n      {remedy}; {origin}", EX_CONFIG) from None
     if error.fault is StoreFault.TLS:
         raise Trouble(f"no trusted connection to Redis at {where}: {error}\n      {origin}", EX_CONFIG) from None

@@ -29,8 +29,8 @@ _STATUS_STYLES = {
 class View(Protocol):
     """Where the course of the watched jobs is shown."""
 
-    def change(self, job_id: str, progress: facts.Progress) -> None:
-        """Show a job's progress."""
+    def change(self, job_id: str, progress: facts.Progress, job: JobInfo | None) -> None:
+        """Show a job's progress; `job` is there where it waits, to tell why."""
 
     def end(self, job_id: str, job: JobInfo | None) -> None:
         """Show how a job ended; None: there is no such job."""
@@ -65,7 +65,7 @@ async def _follow(handle: JobHandle, view: View) -> bool:
     try:
         async for progress in handle.updates():
             if not progress.ended:
-                view.change(handle.id, progress)
+                view.change(handle.id, progress, None if progress.status == "processing" else await handle.info())
         job = await handle.info()
     except JobNotFound:
         view.end(handle.id, None)
@@ -77,7 +77,7 @@ async def _follow(handle: JobHandle, view: View) -> bool:
 class _JsonLines:
     """One JSON document a line: each change, and at last the whole job."""
 
-    def change(self, job_id: str, progress: facts.Progress) -> None:
+    def change(self, job_id: str, progress: facts.Progress, job: JobInfo | None) -> None:
         answer(dumps(update_document(job_id, progress), lines=True))
 
     def end(self, job_id: str, job: JobInfo | None) -> None:
@@ -91,12 +91,18 @@ class _Lines:
     def __init__(self, paper: Paper) -> None:
         self._paper = paper
 
-    def change(self, job_id: str, progress: facts.Progress) -> None:
-        answer(f"{line(job_id)}  {line(progress.status)}  {progress_words(progress)}".rstrip())
+    def change(self, job_id: str, progress: facts.Progress, job: JobInfo | None) -> None:
+        waits = job is not None and job.status == progress.status
+        told = _waiting(job) if job is not None and waits else (line(progress.status), progress_words(progress))
+        answer("  ".join((line(job_id), *told)).rstrip())
 
     def end(self, job_id: str, job: JobInfo | None) -> None:
         told = "not found" if job is None else f"{line(status_word(job))}  {summary(job)}"
         answer(f"{line(job_id)}  {told}".rstrip())
+
+
+def _waiting(job: JobInfo) -> tuple[str, str]:
+    return line(status_word(job)), summary(job)
 
 
 def _bars(paper: Paper) -> Progress:
@@ -122,9 +128,10 @@ class _Bars:
         self._tasks: dict[str, TaskID] = {}
         self._began = time.monotonic()
 
-    def change(self, job_id: str, progress: facts.Progress) -> None:
+    def change(self, job_id: str, progress: facts.Progress, job: JobInfo | None) -> None:
         done = progress.percent
-        words = [line(progress.step or "") or progress.status]
+        waits = job is not None and job.status == progress.status
+        words = list(_waiting(job)) if job is not None and waits else [line(progress.step or "") or progress.status]
         if progress.eta_seconds is not None:
             words.append(f"{short(progress.eta_seconds)} left")
         told = escape(", ".join(words)[: self._room])

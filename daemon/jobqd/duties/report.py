@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from jobqd.duties.sandbox import Sandbox
 from jobqd.duties.settle import Pending
 from jobqd.handlers import DeadLetter, Handlers
 from jobqd.job import Claimed
@@ -23,8 +24,9 @@ _REFUSALS = {
 class Reporter:
     """Writes the line of each settled run and calls the `on_dead` hooks."""
 
-    def __init__(self, log: Any, run_log: RunLog, handlers: Handlers) -> None:
+    def __init__(self, log: Any, run_log: RunLog, handlers: Handlers, sandbox: Sandbox | None = None) -> None:
         self._log = log
+        self._sandbox = sandbox
         self._run_log = run_log
         self._handlers = handlers
         self._hooks: set[asyncio.Task[None]] = set()
@@ -46,17 +48,23 @@ class Reporter:
                 "job.retrying", error=order.error, error_type=order.error_type, delay=order.delay,
                 max_attempts=pending.run.policy.max_attempts, traceback=order.traceback or None, **_facts(pending.run),
             )  # fmt: skip
+            self._hint(pending.run.claimed, order)
         elif order.to == "dead":
             self._log.error(
                 "job.dead", error=order.error, error_type=order.error_type, traceback=order.traceback or None,
                 **_facts(pending.run),
             )  # fmt: skip
+            self._hint(pending.run.claimed, order)
             self.dead(pending.run.claimed, order)
         elif order.to == "scheduled":
             self._log.info("job.snoozed", delay=order.delay, **_facts(pending.run))
         else:
             reason = getattr(pending.outcome, "reason", None)
             self._log.info("job.released", reason=reason, **_facts(pending.run))
+
+    def _hint(self, claimed: Claimed, order: Settlement) -> None:
+        if self._sandbox is not None:
+            self._sandbox.failed(claimed, order)
 
     def dead(self, claimed: Claimed, order: Settlement) -> None:
         """Call the application's hooks for a job that this daemon dead-lettered."""

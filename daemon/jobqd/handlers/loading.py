@@ -30,7 +30,7 @@ EXAMPLE = """A handlers file, as in handlers.py:
         job.log.info("sending", to=to)
         return {"sent": True}
 """
-"""Shown below every error that a first handlers file can cause."""
+"""Shown below errors of a first handlers file; one that raises is past that."""
 
 
 def load_handlers(specs: Sequence[str], app_dir: Path) -> Handlers:
@@ -82,11 +82,11 @@ def _import(spec: str, module_name: str, directory: Path) -> ModuleType:
         missing = error.name or ""
         if module_name == missing or module_name.startswith(f"{missing}."):
             raise _error(spec, _not_found(missing, directory)) from None
-        raise _error(spec, _raised(module_name, error)) from None
+        raise _error(spec, _raised(module_name, error), example="") from None
     except ConfigError as error:
         raise ConfigError(f"handlers: {spec}: {error}{_at(error)}") from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the application's module may raise anything
-        raise _error(spec, _raised(module_name, error)) from None
+        raise _error(spec, _raised(module_name, error), example="") from None
 
 
 def _not_found(missing: str, directory: Path) -> str:
@@ -130,5 +130,5 @@ def _at(error: BaseException) -> str:
     return f"\n  at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
-def _error(spec: str, problem: str) -> ConfigError:
-    return ConfigError(f"handlers: {spec or '(empty)'}: {problem}\n\n{EXAMPLE}")
+def _error(spec: str, problem: str, *, example: str = EXAMPLE) -> ConfigError:
+    return ConfigError("\n\n".join(filter(None, (f"handlers: {spec or '(empty)'}: {problem}", example))))

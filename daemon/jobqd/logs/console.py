@@ -6,22 +6,21 @@ import logging
 import time
 
 from jobqd.logs.record import Record
-from jobqd.logs.sentences import Description, describe
+from jobqd.logs.sentences import SENTENCES, Description, describe
 from jobqd.logs.text import block, cut
 
 _RESET = "\x1b[0m"
 _DIM, _BOLD = "2", "1"
 _RED, _GREEN, _YELLOW, _BLUE = "31", "32", "33", "34"
 _WIDEST_TYPE = 24
-_WHOLE_ID = 12
 _INDENT = " " * 11
 
 
 class ConsoleFormat:
-    """Renders `12:03:44 ✓ video_render 0192…a1f3 completed in 4.2s (waited 12ms, attempt 1)`.
+    """Renders `12:03:44 ✓ video_render ID completed in 4.2s (waited 12ms, attempt 1)`.
 
-    From warnings up the job's id is whole, to be pasted into `jobq show`. Types are padded to the widest
-    seen. `symbols` is false for a terminal that cannot show more than ASCII.
+    The job's id is whole, to be pasted into `jobq show`. Types are padded to the widest seen. `symbols` is
+    false for a terminal that cannot show more than ASCII.
     """
 
     def __init__(self, *, colour: bool, symbols: bool = True) -> None:
@@ -46,13 +45,15 @@ class ConsoleFormat:
         job_type, job_id = description.job_type, description.job_id
         if not job_id:
             return []
-        if len(job_id) > _WHOLE_ID and record.level < logging.WARNING:
-            job_id = f"{job_id[:4]}{'…' if self._symbols else '..'}{job_id[-4:]}"
         self._type_width = max(self._type_width, min(len(job_type), _WIDEST_TYPE))
         return [self._paint(_BOLD, job_type.ljust(self._type_width)), self._paint(_DIM, job_id)]
 
     def _mark(self, record: Record) -> str:
         if record.level >= logging.ERROR:
+            # A cross looks like the end of a job: trouble that the daemon lives with is none.
+            passing = record.event in SENTENCES and not record.event.startswith("job.")
+            if passing and record.level < logging.CRITICAL:
+                return self._paint(_RED, "!")
             return self._paint(_RED, "✗" if self._symbols else "x")
         if record.level >= logging.WARNING:
             return self._paint(_YELLOW, "!")

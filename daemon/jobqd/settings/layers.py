@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,16 @@ class Layer:
     warnings: list[str] = field(default_factory=list)
 
 
+def merged(layers: Iterable[Layer]) -> Layer:
+    """Return layers put on one another, the last on top."""
+    whole = Layer()
+    for layer in layers:
+        whole.values.update(layer.values)
+        whole.problems.extend(layer.problems)
+        whole.warnings.extend(layer.warnings)
+    return whole
+
+
 def from_command_line(values: Mapping[str, str]) -> Layer:
     """Read settings given as options. A password is refused: every user can read a command line."""
     layer = Layer()
@@ -69,15 +79,15 @@ def _has_password(url: str) -> bool:
         return "@" in url
 
 
-def from_environment(environ: Mapping[str, str]) -> Layer:
-    """Read the variables JOBQD_*; an empty one counts as not set."""
+def from_environment(environ: Mapping[str, str], where: str = "environment") -> Layer:
+    """Read the variables JOBQD_*, which were set at `where`; an empty one counts as not set."""
     layer = Layer()
     for variable, value in sorted(environ.items()):
         if not variable.upper().startswith(PREFIX) or variable in _NOT_SETTINGS or not value:
             continue
         name = _variable_name(variable)
         if name is not None:
-            layer.values[name] = Given(value, f"environment {variable}")
+            layer.values[name] = Given(value, f"{where} {variable}")
         elif problem := _variable_problem(variable):
             layer.problems.append(problem)
         else:
@@ -111,7 +121,7 @@ def _variable_problem(variable: str) -> Problem | None:
     return Problem(variable, wrong, f"did you mean {PREFIX}{near.upper()}?") if near else None
 
 
-def from_credentials(environ: Mapping[str, str]) -> Layer:
+def from_credentials(environ: Mapping[str, str], where: str = "credential") -> Layer:
     """Read the files of $CREDENTIALS_DIRECTORY (systemd.exec(5)) named NAME or jobqd.NAME; the latter wins.
 
     One newline at the end is dropped: editors add it. Other files there belong to the application.
@@ -128,9 +138,10 @@ def from_credentials(environ: Mapping[str, str]) -> Layer:
                 continue
             except (OSError, UnicodeDecodeError) as error:
                 remedy = "correct the file, or the line of the unit that loads it"
-                layer.problems.append(Problem(f"credential {file}", _reading_failed(error), remedy))
+                layer.problems.append(Problem(f"credential {file}", reading_failed(error), remedy))
                 continue
-            layer.values[name,] = Given(text.removesuffix("\n").removesuffix("\r"), "credential")
+            if text := text.removesuffix("\n").removesuffix("\r"):  # empty: the unit's default where there is no file
+                layer.values[name,] = Given(text, where)
     return layer
 
 
@@ -165,8 +176,9 @@ def from_file(path: Path, named_by: str) -> Layer:
     except FileNotFoundError:
         layer.problems.append(Problem(where, "it does not exist", f"correct {named_by}, or create the file"))
     except OSError as error:
-        remedy = "let the user of this process read it, or name another with --config or JOBQD_CONFIG"
-        layer.problems.append(Problem(where, _reading_failed(error), remedy))
+        sudo = "run it with sudo, " if isinstance(error, PermissionError) else ""
+        remedy = f"{sudo}let the user of this process read it, or name another with --config or JOBQD_CONFIG"
+        layer.problems.append(Problem(where, reading_failed(error), remedy))
     except ValueError as error:
         # TOMLDecodeError, UnicodeDecodeError, and the bare ValueError of an integer of thousands of digits.
         remedy = 'correct that line; every text needs quotes: queue = "job_queue"'
@@ -226,7 +238,8 @@ def _unknown(subject: str, key: str, known: list[str], where: str, form: str = "
     return Problem(quoted(subject)[1:-1], "there is no such setting", remedy, origin=where)
 
 
-def _reading_failed(error: Exception) -> str:
+def reading_failed(error: Exception) -> str:
+    """Return why a file could not be read."""
     if isinstance(error, OSError):
         return f"it cannot be read: {error.strerror or error}"
     return "it is not a text in UTF-8"

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from jobqd.errors import ConfigError
 from jobqd.settings.contradictions import oddities
 from jobqd.settings.display import shown_default, shown_input, subject
+from jobqd.settings.installed import from_unit, unit_of
 from jobqd.settings.layers import (
     SYSTEM_FILE,
     Given,
@@ -24,6 +25,7 @@ from jobqd.settings.layers import (
     from_credentials,
     from_environment,
     from_file,
+    merged,
 )
 from jobqd.settings.model import CONTRADICTION, Settings, default_runtime_dir, setting_kind, setting_names
 from jobqd.settings.problems import Problem, report
@@ -52,34 +54,42 @@ def load(
     config: Path | None = None,
     cwd: Path = Path(),
     system_file: Path = SYSTEM_FILE,
+    run_credentials: Path | None = None,
 ) -> Loaded:
     """Return the settings: command line, environment, systemd credentials, TOML, defaults, in this order.
 
     `argv_values` maps names of settings to texts. `config` is a TOML file that must exist; else JOBQD_CONFIG
     names one; else jobqd.toml in `cwd`, else `system_file` is read if it is there. Relative paths, `app_dir`
-    and the directory of an embedded Redis among them, count from `cwd`. Raises ConfigError that names every
-    problem at once, those of contradicting settings only when each is right by itself.
+    and the directory of an embedded Redis among them, count from `cwd`.
+
+    With `run_credentials`, where systemd keeps the credentials of running units, for programs that people run on a
+    server: a file in the directory of `system_file` brings what systemd gives its unit: the environment file,
+    which comes below the environment, and the credentials, where systemd gave this process none.
+
+    Raises ConfigError that names every problem at once, those of contradicting settings only when each is right by
+    itself.
     """
     cwd = cwd.absolute()
     path, named_by = find_file(config, environ, cwd, system_file)
+    above = [from_environment(environ), from_command_line(argv_values or {})]
+    unit = unit_of(path, system_file, run_credentials) if run_credentials else None
+    variables, credentials = from_unit(unit, environ, merged(above))
     layers = [
         Layer() if path is None else from_file(path, named_by),
+        credentials,
         from_credentials(environ),
-        from_environment(environ),
-        from_command_line(argv_values or {}),
+        variables,
+        *above,
     ]
-    given: dict[Name, Given] = {}
-    for layer in layers:
-        given |= layer.values
-    problems = [problem for layer in layers for problem in layer.problems]
+    whole = merged(layers)
+    given, problems = whole.values, whole.problems
     settings = _validated(given, environ, problems)
     if settings is not None:
         problems += _missing_files(settings, given)
     if settings is None or problems:
         raise ConfigError(report(problems))
-    warnings = [warning for layer in layers for warning in layer.warnings]
     sources = _sources(settings, given, environ)
-    return Loaded(_absolute(settings, cwd), sources, warnings + oddities(settings), path)
+    return Loaded(_absolute(settings, cwd), sources, whole.warnings + oddities(settings), path)
 
 
 def _validated(given: dict[Name, Given], environ: Mapping[str, str], problems: list[Problem]) -> Settings | None:

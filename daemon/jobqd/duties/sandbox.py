@@ -1,0 +1,101 @@
+"""A hint for failures that the hardening of the unit may have caused: once for each type of job."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobqd.job import Claimed
+from jobqd.retry import Settlement
+
+_READ_ONLY, _NOT_PERMITTED, _DENIED = "Read-only file system", "Operation not permitted", "Permission denied"
+_PHRASE = f"{_READ_ONLY}|{_NOT_PERMITTED}|{_DENIED}"
+# As Python says it ("[Errno 30] Read-only file system: '/srv/x'") and as programs do ("/srv/x: Read-only file system").
+_REFUSAL = re.compile(
+    rf"""(?:(?P<before>/[^\s:'"]+)['"]?:\s)?(?P<phrase>{_PHRASE})(?::\s['"]?(?P<behind>/[^\n'"]*))?"""
+)
+_HOMES = ("/home/", "/root/", "/run/user/")
+_SCANNED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the system refused: strerror(3)'s words, and the path if it was about one."""
+
+    phrase: str
+    path: str
+
+
+def refusal(text: str) -> Refusal | None:
+    """Return the last refusal that an error or a traceback tells of, if it does."""
+    found = list(_REFUSAL.finditer(text[-_SCANNED:]))
+    if not found:
+        return None
+    last = found[-1]
+    return Refusal(last["phrase"], last["behind"] or last["before"] or "")
+
+
+def remedy(refused: Refusal, unit: str) -> str:
+    """Return what an administrator can do if the hardening of this unit is the reason."""
+    drop_ins = f"/etc/systemd/system/{unit}.d/"
+    if refused.path.startswith("/dev/"):
+        return f"copy systemd/gpu.conf to {drop_ins} (devices of a GPU), or name the device there with DeviceAllow="
+    if refused.path.startswith(_HOMES):
+        return "keep the file elsewhere (the unit hides home directories), or see ProtectHome= in systemd/relax.conf"
+    if refused.path:
+        directory = os.path.dirname(refused.path) or "/"  # noqa: PTH120 - a text from elsewhere, not a path of ours
+        rights = "" if refused.phrase == _READ_ONLY else "check the owner and mode of it; "
+        return (
+            f"{rights}write below $STATE_DIRECTORY, or allow the directory: sudo systemctl edit {unit}, "
+            f"[Service] ReadWritePaths={directory}, and restart"
+        )
+    return (
+        f"copy systemd/relax.conf to {drop_ins} and uncomment what the job needs "
+        "(SystemCallFilter=, CapabilityBoundingSet=), and restart"
+    )
+
+
+class Sandbox:
+    """Looks at failures and gives each type of job at most one hint; `unit` is None where nothing is hardened."""
+
+    def __init__(self, log: Any, unit: str | None) -> None:
+        self._log = log
+        self._unit = unit
+        self._hinted: set[str] = set()
+
+    def failed(self, claimed: Claimed, order: Settlement) -> None:
+        """Look at a run that failed."""
+        if self._unit is None or claimed.type in self._hinted:
+            return
+        refused = refusal(f"{order.traceback}\n{order.error}")
+        if refused is None:
+            return
+        self._hinted.add(claimed.type)
+        self._log.warning(
+            "sandbox.hint", job_id=claimed.id, job_type=claimed.type, problem=refused.phrase,
+            path=refused.path or None, unit=self._unit, remedy=remedy(refused, self._unit),
+        )  # fmt: skip
+
+
+def hardened_unit(environ: Mapping[str, str], process: Path = Path("/proc/self")) -> str | None:
+    """Return the systemd unit this process is confined by, None if it is not.
+
+    $INVOCATION_ID alone proves little: a terminal started by a user's session manager has it too. So the process
+    must be in the control group of a service and be refused new privileges (NoNewPrivileges=, or what implies it).
+    """
+    if not environ.get("INVOCATION_ID"):
+        return None
+    try:
+        status = (process / "status").read_text()
+        groups = (process / "cgroup").read_text()
+    except OSError:
+        return None
+    if not re.search(r"^NoNewPrivs:\s*1$", status, re.MULTILINE):
+        return None
+    # "0::/system.slice/jobqd.service" (cgroup v2), "1:name=systemd:/…" (v1); see cgroups(7).
+    found = re.search(r"^(?:0:|\d+:name=systemd):\S*/([^/\s]+\.service)(?:/|$)", groups, re.MULTILINE)
+    return found[1] if found else None

@@ -1,0 +1,90 @@
+"""Failures that the hardening of the unit may have caused: what is recognised, and what is advised."""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from pathlib import Path
+
+import pytest
+
+from jobqd.duties.sandbox import Refusal, Sandbox, hardened_unit, refusal, remedy
+from jobqd.job import Claimed
+from jobqd.retry import Settlement
+from tests.support.log import RecordingLog
+
+UNIT = "jobqd.service"
+
+
+def traced(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "phrase"),
+    [
+        (errno.EROFS, "/srv/shop/out.mp4", "Read-only file system"),
+        (errno.EACCES, "/srv/films of may", "Permission denied"),
+        (errno.EPERM, "/dev/dri/renderD128", "Operation not permitted"),
+    ],
+)
+def test_a_refusal_of_the_system_is_recognised_with_its_path(number, path, phrase):
+    assert refusal(traced(OSError(number, os.strerror(number), path))) == Refusal(phrase, path)
+    assert refusal(traced(OSError(number, os.strerror(number)))) == Refusal(phrase, "")
+
+
+def test_a_refusal_inside_another_error_and_one_of_a_program_are_recognised():
+    error = RuntimeError("no film")
+    error.__cause__ = PermissionError(13, "Permission denied", "/srv/x")
+    assert refusal(traced(error)) == Refusal("Permission denied", "/srv/x")
+    text = "ffmpeg exited with status 1: /srv/out/a.mp4: Read-only file system"
+    assert refusal(text) == Refusal("Read-only file system", "/srv/out/a.mp4")
+
+
+@pytest.mark.parametrize("text", ["", "ValueError: no", "PermissionError: not your film", "[Errno 2] No such"])
+def test_other_failures_are_none(text):
+    assert refusal(text) is None
+
+
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [
+        (Refusal("Read-only file system", "/srv/out/a.mp4"), "ReadWritePaths=/srv/out,"),
+        (Refusal("Permission denied", "/srv/out/a.mp4"), "check the owner and mode"),
+        (Refusal("Permission denied", "/home/ann/key"), "ProtectHome="),
+        (Refusal("Operation not permitted", "/dev/dri/card0"), "gpu.conf to /etc/systemd/system/jobqd.service.d/"),
+        (Refusal("Operation not permitted", ""), "relax.conf to /etc/systemd/system/jobqd.service.d/"),
+    ],
+)
+def test_the_remedy_names_the_place(refused, words):
+    assert words in remedy(refused, UNIT)
+
+
+def test_each_type_gets_one_hint_and_none_without_hardening():
+    log = RecordingLog()
+    order = Settlement("x", "w", 1, "retrying", error="[Errno 30] Read-only file system: '/srv/x'")
+    sandbox, free = Sandbox(log, UNIT), Sandbox(log, None)
+    for job_type in ("film", "film", "mail"):
+        claimed = Claimed("x", 1, 1.0, 0.0, {"type": job_type})
+        sandbox.failed(claimed, Settlement("x", "w", 1, "dead", error="ValueError"))
+        sandbox.failed(claimed, order)
+        free.failed(claimed, order)
+    assert [fields["job_type"] for fields in log.of("sandbox.hint")] == ["film", "mail"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "unit"),
+    [
+        ("0::/system.slice/jobqd.service\n", UNIT),
+        ("4:memory:/x\n1:name=systemd:/system.slice/system-jobqd.slice/jobqd@b.service\n0::/\n", "jobqd@b.service"),
+        ("0::/user.slice/user-0.slice/session-1.scope\n", None),
+    ],
+)
+def test_the_unit_is_that_of_the_control_group(tmp_path: Path, groups: str, unit: str | None):
+    (tmp_path / "cgroup").write_text(groups)
+    (tmp_path / "status").write_text("Name:\tjobqd\nNoNewPrivs:\t1\n")
+    assert hardened_unit({"INVOCATION_ID": "1"}, tmp_path) == unit
+    assert hardened_unit({}, tmp_path) is None
+    (tmp_path / "status").write_text("Name:\tjobqd\nNoNewPrivs:\t0\n")
+    assert hardened_unit({"INVOCATION_ID": "1"}, tmp_path) is None
