@@ -64,7 +64,7 @@ for _, job in ipairs(jobs) do
     redis.call('ZREM', missing, job.id)
     if job.reborn then
       redis.pcall('LREM', dead, 0, job.id)
-      redis.call('HDEL', key, '_dead')
+      redis.pcall('SREM', dead .. ':ids', job.id)
     end
     redis.pcall('LPUSH', finished, job.id)
     redis.pcall('LTRIM', finished, 0, finished_max - 1)

@@ -276,7 +276,7 @@ local function forget(key, id)
     'checkpoint', 'finished_at', 'progress', 'step', 'eta_seconds', '_history', '_ended')
   redis.call('PERSIST', key)
   redis.pcall('LREM', dead, 0, id)
-  redis.call('HDEL', key, '_dead')
+  redis.pcall('SREM', dead .. ':ids', id)
 end
 
 local taken_ids, saved = {}, {number}

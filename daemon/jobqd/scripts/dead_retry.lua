@@ -45,7 +45,7 @@ for _, job in ipairs(jobs) do
     'result', 'progress', 'step', 'eta_seconds', '_due_at', '_ended')
   redis.call('LREM', dead, 0, job.id)
   -- Only now: until it is out of the list, this tells the next dead-lettering to look for it there.
-  redis.call('HDEL', key, '_dead')
+  redis.pcall('SREM', dead .. ':ids', job.id)
   redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"queued"}')
 end
 return replies

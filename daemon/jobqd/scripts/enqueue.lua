@@ -92,7 +92,7 @@ for _, job in ipairs(jobs) do
       redis.call('HDEL', key, 'attempts', 'crashes', 'interruptions', 'result', 'error', 'error_type', 'traceback',
         'checkpoint', 'finished_at', 'progress', 'step', 'eta_seconds', '_history', '_ended', '_due_at')
       redis.pcall('LREM', dead, 0, job.id)
-      redis.call('HDEL', key, '_dead')
+      redis.pcall('SREM', dead .. ':ids', job.id)
     end
     redis.call('PERSIST', key)
   else

@@ -13,7 +13,7 @@
 -- A write is accepted only if (worker, fence) is the job's and its id is active, so that sending it again is safe.
 
 local ready, active, scheduled, dead, finished, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[6], KEYS[7], KEYS[8]
-local job_prefix, channel_prefix = ARGV[1], ARGV[2]
+local job_prefix, channel_prefix, dead_ids = ARGV[1], ARGV[2], dead .. ':ids'
 local dead_max, trimmed_ttl, finished_max = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 
 local STRIDE, FIRST = 13, 6
@@ -57,7 +57,7 @@ local leases = count > 0 and redis.call('ZMSCORE', active, unpack(ids)) or {}
 
 local function judge(run, lease)
   local h = redis.pcall('HMGET', run.key, 'worker', 'fence', 'status', 'finished_at', 'attempts', 'crashes',
-    'interruptions', 'priority', 'error', '_ended', '_history', '_dead')
+    'interruptions', 'priority', 'error', '_ended', '_history')
   if foreign(h) then return 'gone' end
   run.hash = h
   local worker, status = h[1] or '', h[3]
@@ -131,8 +131,9 @@ local function place(run)
   elseif run.to == 'retrying' or run.to == 'scheduled' then
     redis.call('ZADD', scheduled, string.format('%.6f', now + run.delay), run.id)
   elseif run.to == 'dead' then
-    -- LREM reads the whole list: only for an id that may be in it already.
-    if run.hash[12] then redis.call('LREM', dead, 0, run.id) else redis.call('HSET', run.key, '_dead', '1') end
+    -- LREM reads the whole list: only for an id that may be in it, or if the set does not know all that are.
+    local new = redis.pcall('SADD', dead_ids, run.id)
+    if new ~= 1 or redis.call('SCARD', dead_ids) <= redis.call('LLEN', dead) then redis.call('LREM', dead, 0, run.id) end
     redis.call('LPUSH', dead, run.id)
   end
 end
@@ -194,6 +195,7 @@ end
 for _ = 1, 100 do
   if redis.call('LLEN', dead) <= dead_max then break end
   local id = redis.call('RPOP', dead)
+  redis.pcall('SREM', dead_ids, id)
   if redis.pcall('HGET', job_prefix .. id, 'status') == 'failed' then redis.call('EXPIRE', job_prefix .. id, trimmed_ttl) end
 end
 for name, value in pairs(tally) do redis.pcall('HINCRBY', counters, name, value) end

@@ -108,7 +108,11 @@ for _ = 1, 100 do
   local tail = redis.call('LINDEX', dead, -1)
   if not tail or redis.call('EXISTS', job_prefix .. tail) == 1 then break end
   redis.call('RPOP', dead)
+  redis.pcall('SREM', dead .. ':ids', tail)
 end
+-- Somebody has emptied the list by hand. Without the set, settle reads the list.
+local listed = redis.pcall('SCARD', dead .. ':ids')
+if type(listed) == 'number' and listed > redis.call('LLEN', dead) + 1000 then redis.call('DEL', dead .. ':ids') end
 -- A few at a time: a broken producer may name a new type with each job.
 local reasons = redis.pcall('SRANDMEMBER', held, 20)
 if not reasons.err then
