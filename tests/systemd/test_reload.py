@@ -1,0 +1,102 @@
+"""`systemctl reload`: what changes, what is refused, what the journal says."""
+
+from __future__ import annotations
+
+from tests.systemd.lab import Application, Machine
+
+HANDLERS = """
+import asyncio
+from jobqd import Handlers
+handlers = Handlers()
+
+@handlers.job
+async def nap(seconds: float = 0.0):
+    await asyncio.sleep(seconds)
+"""
+
+
+def told(machine: Machine, unit: str, after: str) -> str:
+    return "\n".join(str(entry["MESSAGE"]) for entry in machine.journal(unit, after=after))
+
+
+def running(app: Application) -> int:
+    return int(app.redis.zcard("job_queue:active"))
+
+
+def test_a_reload_changes_what_can_change_and_tells_the_difference(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings(concurrency=1)
+    app.start()
+    pid = machine.main_pid("jobqd")
+    for _ in range(4):
+        app.enqueue("nap", seconds=300)
+    machine.wait_until(lambda: running(app) == 1, "one runs")
+    before = machine.cursor()
+    app.settings(concurrency=3, queue="other", tables='[jobs.nap]\ntimeout = "10m"\n')
+    machine.systemctl("reload", "jobqd")
+    machine.wait_until(lambda: running(app) == 3, "three run")
+    journal = told(machine, "jobqd", before)
+    assert "reloaded: concurrency: 1 -> 3, [jobs.nap] timeout: not set -> 10m" in journal
+    assert "in force only after a restart: queue: job_queue -> other" in journal
+    assert (machine.main_pid("jobqd"), machine.show("jobqd", "ActiveState")) == (pid, "active")
+    machine.wait_until(lambda: machine.show("jobqd", "StatusText").startswith("3 workers, 3 running"), "the status")
+
+
+def test_a_bad_file_fails_the_reload_with_its_reason_and_nothing_changes(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings(concurrency=2)
+    app.start()
+    pid = machine.main_pid("jobqd")
+    before = machine.cursor()
+    machine.write("/etc/jobqd/jobqd.toml", "concurency = 3\n")
+    done = machine.run("systemctl", "reload", "jobqd", check=False)
+    assert done.returncode != 0
+    journal = told(machine, "jobqd", before)
+    assert "concurency" in journal
+    assert "concurrency" in journal, "the right name is suggested"
+    assert (machine.main_pid("jobqd"), machine.show("jobqd", "ActiveState")) == (pid, "active")
+    app.wait_for(app.enqueue("nap"))
+    app.settings(concurrency=2)
+    machine.systemctl("reload", "jobqd")
+
+
+def test_the_environment_file_is_read_again_too(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings()
+    app.start()
+    before = machine.cursor()
+    machine.write("/etc/jobqd/jobqd.env", "JOBQD_CONCURRENCY=7\n", mode=0o600)
+    machine.systemctl("reload", "jobqd")
+    assert "concurrency: 32 -> 7" in told(machine, "jobqd", before)
+
+
+def test_a_signal_and_an_administrator_do_the_same(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings()
+    app.start()
+    pid = machine.main_pid("jobqd")
+    app.settings(concurrency=3)
+    before = machine.cursor()
+    for _ in range(50):
+        machine.run("kill", "-HUP", str(pid))
+    machine.wait_until(lambda: "concurrency: 32 -> 3" in told(machine, "jobqd", before), "the difference")
+    app.settings(concurrency=4)
+    by_hand = machine.run(
+        "jobqd", "reload", "--config", "/etc/jobqd/jobqd.toml", "--runtime-dir", "/run/jobqd", check=False
+    )
+    assert (by_hand.returncode, by_hand.stdout) == (0, "concurrency: 3 -> 4\n"), by_hand.stderr
+    machine.wait_until(lambda: machine.show("jobqd", "ActiveState") == "active", "active again")
+    assert machine.main_pid("jobqd") == pid
+
+
+def test_an_instance_is_reloaded_by_its_own_name(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    for name in ("a", "b"):
+        app.settings(name, concurrency=1)
+        app.start(f"jobqd@{name}")
+    before = machine.cursor()
+    app.settings("a", concurrency=2)
+    app.settings("b", concurrency=3)
+    machine.systemctl("reload", "jobqd@a")
+    assert "concurrency: 1 -> 2" in told(machine, "jobqd@a", before)
+    assert "reloaded" not in told(machine, "jobqd@b", before)
