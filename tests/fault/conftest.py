@@ -1,4 +1,8 @@
-"""The fault laboratory's fixtures. Long scenarios run with JOBQD_FAULTS=all (`make faults`)."""
+"""The fault laboratory's fixtures. Long scenarios run with JOBQD_FAULTS=all (`make faults`).
+
+Each row runs on the newest Redis of this machine. Those marked `each_redis`, where Redis itself is struck or its
+answers differ between versions, run on all of them with JOBQD_FAULTS=all. JOBQD_FAULTS_REDIS=6.2 runs all rows there.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,33 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault.laboratory import Laboratory, laboratory
+from tests.fault.laboratory import Laboratory, laboratory, release
+from tests.redis_server import VERSIONS, binaries
 
 MakeLaboratory = Callable[..., Laboratory]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "each_redis: a fault scenario that runs on every version of Redis")
     config.addinivalue_line("markers", "long: a fault scenario of more than a few seconds; runs with make faults")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "version" not in metafunc.fixturenames:
+        return
+    found = sorted(binaries(), key=release) or [VERSIONS[-1]]
+    each = os.environ.get("JOBQD_FAULTS") == "all" and metafunc.definition.get_closest_marker("each_redis")
+    chosen = os.environ.get("JOBQD_FAULTS_REDIS")
+    versions = [chosen] if chosen else found if each else found[-1:]
+    metafunc.parametrize("version", versions, ids=[f"redis-{version}" for version in versions], indirect=True)
+
+
+@pytest.fixture
+def version(request: pytest.FixtureRequest) -> str:
+    """The version of Redis that this scenario runs on."""
+    if request.param not in binaries():
+        pytest.skip(f"no redis-server {request.param} on this machine")
+    return str(request.param)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -27,10 +51,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[MakeLaboratory]:
+def make(version: str, tmp_path: Path) -> Iterator[MakeLaboratory]:
     """Make a laboratory whose server has these arguments."""
     with ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(laboratory(tmp_path, *arguments))
+        yield lambda *arguments: stack.enter_context(laboratory(version, tmp_path, *arguments))
 
 
 @pytest.fixture

@@ -40,11 +40,16 @@ def quantile(values: Sequence[float], share: float) -> str:
 
 def count_duplicates(books: Books) -> int:
     """Return how many runs began beyond those that ended by themselves and were charged as attempts."""
-    jobs = books.jobs
-    return sum(
-        max(0, len(runs) - int(jobs.get(job_id, {}).get("attempts", 0)) - (job_id not in jobs))
-        for job_id, runs in books.runs.items()
-    )
+    return sum(max(0, len(runs) - _own_ends(books, job_id)) for job_id, runs in books.runs.items())
+
+
+def _own_ends(books: Books, job_id: str) -> int:
+    """Return how many runs of a job ended by themselves; of one that Redis lost, one is taken to have."""
+    if job_id not in books.jobs:
+        return 1
+    job = books.jobs[job_id]
+    others = (job_id in books.snoozed) + books.revived.get(job_id, 0) + (job.get("status") == "cancelled")
+    return int(job.get("attempts", 0)) + others
 
 
 def reruns(books: Books, faults: Sequence[float]) -> list[float]:

@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 from jobqd.scripts import Script
+from tests.property.faulty import failing
 from tests.support.waiting import eventually
 
 _CHUNK = 2**16
@@ -28,19 +29,29 @@ class Rule:
 
     reply: the server executes it and its answer is lost, with the connection.  request: it never arrives, and the
     connection hangs.  cut: it never arrives, and the connection is reset.  copy: it arrives, and `delay` seconds later
-    once more, as a packet does that was on its way while the sender gave up on it.
+    once more, as a packet does that was on its way while the sender gave up on it.  error: the server runs the script
+    with an error at one of its commands, at the first of them the first time, and so on, in every second request.
     """
 
     kind: str
     script: Script
     times: int
     delay: float = 0.0
+    seen: int = 0
 
     def takes(self, request: bytes) -> bool:
         """Whether this rule is for a request; counts it."""
         fits = self.times > 0 and (self.script.sha.encode() in request or self.script.source in request)
+        self.seen += fits
+        if self.kind == "error" and self.seen % 2 == 0:
+            return False
         self.times -= fits
         return fits
+
+    def broken(self, request: bytes) -> bytes:
+        """Return the request with the script in it replaced by one that fails."""
+        _, _, *rest = arguments(request)
+        return packed([b"EVAL", failing(self.script, self.seen // 2 + 1), *rest])
 
 
 class Proxy:
@@ -211,6 +222,8 @@ class _Pipe:
                     return self.abort()
                 if rule is not None and rule.kind == "request":
                     continue
+                if rule is not None and rule.kind == "error":
+                    request = rule.broken(request)
                 if rule is not None and rule.kind == "copy":
                     self._proxy.send_late(request, rule.delay)
                 self._lose_reply = rule is not None and rule.kind == "reply"
@@ -249,6 +262,22 @@ def request_size(buffer: bytes) -> int:
         if at > len(buffer):
             return 0
     return at
+
+
+def arguments(request: bytes) -> list[bytes]:
+    """Return the bulk strings of a whole request."""
+    found, at = [], request.index(b"\r\n") + 2
+    while at < len(request):
+        line = request.index(b"\r\n", at)
+        size = int(request[at + 1 : line])
+        found.append(request[line + 2 : line + 2 + size])
+        at = line + 2 + size + 2
+    return found
+
+
+def packed(words: list[bytes]) -> bytes:
+    """Return a request of these bulk strings."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
 @contextmanager

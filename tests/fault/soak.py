@@ -14,9 +14,10 @@ from typing import Any
 
 import redis
 
-from tests.fault.laboratory import Laboratory, laboratory
+from tests.fault.laboratory import Laboratory, laboratory, release
 from tests.fault.nemesis import Nemesis
 from tests.fault.proxy import proxy
+from tests.redis_server import binaries
 from tests.support.daemon import Daemon
 
 LEASE = "1s"
@@ -35,6 +36,7 @@ class Soak:
         self._lab, self._nemesis, self._steady, self._random = lab, nemesis, steady, random
         self.memory: list[int] = []
         self.files: list[int] = []
+        self.jobs = self.duplicates = self.refused = 0
 
     def round(self, number: int) -> str:
         """Play one round and check it; returns its line."""
@@ -46,6 +48,9 @@ class Soak:
             struck.append(self._nemesis.strike())
         lab.wait_ended(timeout=90)
         figures = lab.check(f"round {number}", ", ".join(struck), expected_to_fail=frozenset(flaky))
+        self.jobs += figures.jobs
+        self.duplicates += figures.duplicates
+        self.refused += figures.refused
         self._clear()
         self.memory.append(_resident(self._steady.pid))
         self.files.append(len(list(Path(f"/proc/{self._steady.pid}/fd").iterdir())))
@@ -83,11 +88,11 @@ class Soak:
 
 
 @contextmanager
-def soaking(directory: Path, seed: int) -> Iterator[Soak]:
+def soaking(version: str, directory: Path, seed: int) -> Iterator[Soak]:
     """A soak by a seed, on a Redis that keeps its writes."""
     random = Random(seed)
     with (
-        laboratory(directory, "--appendonly", "yes", "--appendfsync", "always") as lab,
+        laboratory(version, directory, "--appendonly", "yes", "--appendfsync", "always") as lab,
         proxy(lab.server.socket, seed) as net,
     ):
         settings = {"lease": LEASE, "redis_url": net.url, "retry_max_delay": "2s", "drain_timeout": "1s"}
@@ -101,10 +106,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fault.soak", description=__doc__)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--redis", choices=sorted(binaries()), default=max(binaries(), key=release, default=None))
     arguments = parser.parse_args()
-    print(f"seed {arguments.seed}", flush=True)
+    print(f"seed {arguments.seed}, Redis {arguments.redis}", flush=True)
     end = time.monotonic() + 60 * arguments.minutes
-    with tempfile.TemporaryDirectory(prefix="jq") as directory, soaking(Path(directory), arguments.seed) as soak:
+    with (
+        tempfile.TemporaryDirectory(prefix="jq") as directory,
+        soaking(arguments.redis, Path(directory), arguments.seed) as soak,
+    ):
         number = 0
         while time.monotonic() < end:
             number += 1
@@ -116,7 +125,8 @@ def main() -> int:
             sys.stdout.flush()
         memory, files = soak.growth()
         print(
-            f"seed {arguments.seed}: {number} rounds, memory {soak.memory[-1] / 2**20:.1f} MiB "
+            f"seed {arguments.seed}, Redis {arguments.redis}: {number} rounds, jobs {soak.jobs}, duplicates "
+            f"{soak.duplicates}, refused {soak.refused}, memory {soak.memory[-1] / 2**20:.1f} MiB "
             f"({memory / 2**20:+.1f}), file descriptors {soak.files[-1]} ({files:+d})"
         )
         return 0 if soak.flat() else 1

@@ -12,6 +12,7 @@ from tests.support.tcp import TcpServer
 from tests.support.waiting import eventually
 
 SLOTS = 16384
+SETTINGS = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0")
 
 
 class Cluster:
@@ -20,6 +21,7 @@ class Cluster:
     def __init__(self, nodes: list[TcpServer]) -> None:
         self.nodes = nodes
         self.clients = [redis.Redis(port=node.port, decode_responses=True) for node in nodes]
+        self._more = ExitStack()
 
     @property
     def hosts(self) -> str:
@@ -46,6 +48,31 @@ class Cluster:
         for client in self.clients:
             eventually(lambda of=client: _whole(of, len(self.nodes)), "the cluster is whole")
 
+    def add_replica(self, slot: int) -> None:
+        """Give the owner of a slot a replica, the last of the nodes from then on, that takes over when it dies."""
+        owner = self.owner(slot)
+        node = TcpServer(self.nodes[0].binary, *SETTINGS)
+        self._more.callback(node.close)
+        self.nodes.append(node.start())
+        client = redis.Redis(port=node.port, decode_responses=True)
+        self.clients.append(client)
+        client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.nodes[owner].port)
+        for each in self.clients:
+            eventually(lambda of=each: _whole(of, len(self.nodes)), "the cluster knows its new node")
+        client.execute_command("CLUSTER", "REPLICATE", self.id(owner))
+        eventually(lambda: client.info("replication").get("master_link_status") == "up", "replication")
+
+    def wait_until_replicated(self, number: int) -> None:
+        """Return when the replica has what was written to its master so far."""
+        offset = int(self.clients[number].info("replication")["master_repl_offset"])
+        replica = self.clients[-1]
+        eventually(lambda: int(replica.info("replication")["slave_repl_offset"]) >= offset, "the replica has it all")
+
+    def serves(self, number: int, slot: int) -> bool:
+        """Whether a node owns a slot, as it says itself, and is in a state to serve it."""
+        client = self.clients[number]
+        return "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")) and _owns(client, slot)
+
     def start_move(self, slot: int, to: int) -> None:
         """Let a slot begin to move: its keys go over one by one."""
         source = self.owner(slot)
@@ -70,6 +97,7 @@ class Cluster:
     def close(self) -> None:
         for client in self.clients:
             client.close()
+        self._more.close()
 
 
 def _whole(client: redis.Redis, size: int) -> bool:
@@ -89,7 +117,7 @@ def cluster(binary: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
         nodes = []
         for _ in range(3):
-            node = TcpServer(binary, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+            node = TcpServer(binary, *SETTINGS)
             stack.callback(node.close)
             nodes.append(node.start())
         made = Cluster(nodes)

@@ -39,6 +39,10 @@ class Ledger:
         """Let through whoever waits at a gate."""
         (self._directory / f"gate-{gate}").touch()
 
+    def close(self, gate: str) -> None:
+        """Hold whoever comes to a gate from now on."""
+        (self._directory / f"gate-{gate}").unlink(missing_ok=True)
+
     def is_open(self, gate: str) -> bool:
         return (self._directory / f"gate-{gate}").exists()
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 
 from tests.support.tcp import TcpServer, free_port
+from tests.support.tls import Identity
 from tests.support.waiting import eventually
 
 SERVICE = "films"
@@ -24,8 +26,9 @@ _DOWN_AFTER = 500
 class Sentinel:
     """One redis-sentinel process. It knows of the others from its file: introductions would take seconds."""
 
-    def __init__(self, binary: Path, directory: Path, number: int) -> None:
+    def __init__(self, binary: Path, directory: Path, number: int, tls: Identity | None = None) -> None:
         self._binary = binary
+        self._tls = tls
         self._directory = directory / f"sentinel{number}"
         self.port = free_port()
         self.id = f"{number:040x}"
@@ -42,13 +45,16 @@ class Sentinel:
             f"sentinel known-replica {SERVICE} 127.0.0.1 {replica}",
             *(f"sentinel known-sentinel {SERVICE} 127.0.0.1 {other.port} {other.id}" for other in others),
         ]  # fmt: skip
+        if self._tls is not None:
+            lines += [f"{name} {value}" for name, value in self._tls.settings(self.port).items()]
         file.write_text("\n".join(lines) + "\n")
         self._process = subprocess.Popen(
             [str(self._binary), str(file), "--sentinel"], stdin=subprocess.DEVNULL, start_new_session=True
         )
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, password=WATCHWORD, decode_responses=True)
+        more: dict[str, Any] = {"ssl": True, "ssl_ca_certs": str(self._tls.authority)} if self._tls else {}
+        return redis.Redis("127.0.0.1", self.port, password=WATCHWORD, decode_responses=True, **more)
 
     def freeze(self) -> None:
         """Make it answer no more, its port staying open."""
@@ -92,16 +98,16 @@ class Watched:
 
 
 @contextmanager
-def watched(binary: Path, directory: Path) -> Iterator[Watched]:
-    """Everything running and knowing of each other."""
+def watched(binary: Path, directory: Path, tls: Identity | None = None) -> Iterator[Watched]:
+    """Everything running and knowing of each other; with `tls`, none of them speaks without it."""
     common = ("--requirepass", PASSWORD, "--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0")
     with ExitStack() as stack:
         master, replica = TcpServer(binary, *common), TcpServer(binary, *common)
         for server in (master, replica):
             stack.callback(server.close)
-        master.start()
-        replica.start("--replicaof", "127.0.0.1", str(master.port))
-        sentinels = [Sentinel(binary, directory, number) for number in (1, 2, 3)]
+        master.start(*_arguments(master, tls))
+        replica.start(*_arguments(replica, tls), "--replicaof", "127.0.0.1", str(master.port))
+        sentinels = [Sentinel(binary, directory, number, tls) for number in (1, 2, 3)]
         for sentinel in sentinels:
             stack.callback(sentinel.close)
             sentinel.start(master.port, replica.port, [other for other in sentinels if other is not sentinel])
@@ -111,6 +117,12 @@ def watched(binary: Path, directory: Path) -> Iterator[Watched]:
         for sentinel in sentinels:
             eventually(lambda of=sentinel: _ready(of), "a Sentinel that knows of all")
         yield made
+
+
+def _arguments(server: TcpServer, tls: Identity | None) -> list[str]:
+    return (
+        [word for name, value in tls.settings(server.port).items() for word in (f"--{name}", str(value))] if tls else []
+    )
 
 
 def _ready(sentinel: Sentinel) -> bool:

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a server shows, and the authority that vouches for it."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+    def settings(self, port: int) -> dict[str, object]:
+        """Return a Redis server's or a Sentinel's settings for TLS alone, towards others of its kind too."""
+        return {
+            "port": 0, "tls-port": port, "tls-cert-file": self.certificate, "tls-key-file": self.key,
+            "tls-ca-cert-file": self.authority, "tls-auth-clients": "no", "tls-replication": "yes",
+        }  # fmt: skip
 
 
 class Authority:
@@ -36,6 +53,10 @@ class Authority:
             "-out", certificate, "-days", "2", "-extfile", extension,
         )  # fmt: skip
         return certificate, key
+
+    def identity(self, name: str, subjects: str) -> Identity:
+        """Return an identity for these subjects."""
+        return Identity(*self.issue(name, subjects), self.certificate)
 
 
 def _openssl(*arguments: object) -> None:
