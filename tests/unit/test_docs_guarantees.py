@@ -11,7 +11,7 @@ _ROW = re.compile(r"^\| (\d+) \|[^|]*\| `(\w+)[^`]*` \|", re.MULTILINE)
 _TEST = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 
 
-def tests_of(pattern: str) -> dict[str, set[str]]:
+def names_of(pattern: str) -> dict[str, set[str]]:
     """Return the names of the tests of each file under tests/."""
     files = sorted((ROOT / "tests").glob(pattern))
     return {str(file.relative_to(ROOT / "tests")): set(_TEST.findall(file.read_text())) for file in files}
@@ -19,17 +19,17 @@ def tests_of(pattern: str) -> dict[str, set[str]]:
 
 def test_the_table_of_faults_is_that_of_the_laboratory() -> None:
     named = {f"test_row_{int(number):02}_{name}" for number, name in _ROW.findall(DOCUMENT)}
-    there = set().union(*tests_of("fault/test_rows_*.py").values())
+    there = set().union(*names_of("fault/test_rows_*.py").values())
     assert named == there
 
 
 def test_every_row_of_the_laboratory_is_shown() -> None:
-    numbers = {int(name[9:11]) for names in tests_of("fault/test_rows_*.py").values() for name in names}
+    numbers = {int(name[9:11]) for names in names_of("fault/test_rows_*.py").values() for name in names}
     assert numbers == set(range(1, 31))
 
 
 def test_the_tests_of_the_guards_exist() -> None:
-    files = tests_of("*/test_*.py")
+    files = names_of("*/test_*.py")
     guards = re.findall(r"`([a-z]+/test_\w+\.py)::(test_\w+)`", DOCUMENT)
     assert len(guards) > 15
     assert [f"{file}::{name}" for file, name in guards if name not in files.get(file, set())] == []
