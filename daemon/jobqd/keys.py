@@ -20,8 +20,8 @@ class Keys:
     """The names of one queue's keys under one prefix."""
 
     __slots__ = (
-        "active", "base", "claim_prefix", "control", "counters", "daemon_prefix", "daemons", "dead", "finished", "held",
-        "job_prefix", "missing", "prefix", "progress_prefix", "ready", "registered", "scheduled",
+        "active", "base", "claim_prefix", "control", "counters", "daemon_prefix", "daemons", "dead", "dead_ids",
+        "finished", "held", "job_prefix", "missing", "prefix", "progress_prefix", "ready", "registered", "scheduled",
     )  # fmt: skip
 
     def __init__(self, prefix: str = "", queue: str = "job_queue") -> None:
@@ -33,6 +33,8 @@ class Keys:
         self.held = f"{base}:held"
         self.missing = f"{base}:missing"
         self.dead = f"{base}:dead"
+        self.dead_ids = f"{self.dead}:ids"
+        """Written by scripts alone, which derive the name from that of `dead`."""
         self.finished = f"{base}:finished"
         self.counters = f"{base}:counters"
         self.daemons = f"{base}:daemons"

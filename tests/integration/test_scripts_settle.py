@@ -361,25 +361,21 @@ def test_the_dead_letters_are_newest_first_each_once_and_bounded(lab: Lab) -> No
     # A dead-lettering that was cut short, then sent again.
     claimed = lab.leased("E")
     lab.raw.rpush(lab.keys.dead, "E")
-    lab.raw.sadd(_listed(lab), "E")
+    lab.raw.sadd(lab.keys.dead_ids, "E")
     lab.settle(order(claimed, "dead"), dead_max=9)
     assert lab.dead() == ["E", "C", "D"]
-
-
-def _listed(lab: Lab) -> str:
-    return f"{lab.keys.dead}:ids"
 
 
 def test_the_set_of_dead_letters_is_that_of_the_list(lab: Lab) -> None:
     for name in ("A", "B", "C"):
         lab.settle(order(lab.leased(name), "dead"), dead_max=2)
-    assert lab.raw.smembers(_listed(lab)) == {"B", "C"} == set(lab.dead())
+    assert lab.raw.smembers(lab.keys.dead_ids) == {"B", "C"} == set(lab.dead())
 
 
 def test_a_deleted_dead_letter_that_fails_again_is_listed_once(lab: Lab) -> None:
     lab.end(lab.leased("other"), "dead")
     lab.end(lab.leased("X"), "dead")
-    lab.raw.sadd(_listed(lab), "left by an error")
+    lab.raw.sadd(lab.keys.dead_ids, "left by an error")
     lab.raw.delete(lab.keys.job("X"))
     lab.end(lab.leased("X"), "dead")
     assert lab.dead() == ["X", "other"]
@@ -390,9 +386,9 @@ def test_dead_letters_that_the_set_does_not_know_are_listed_once(lab: Lab, forei
     """Those of an earlier version, and of a set that is none."""
     for name in ("X", "other"):
         lab.end(lab.leased(name), "dead")
-    lab.raw.delete(_listed(lab))
+    lab.raw.delete(lab.keys.dead_ids)
     if foreign:
-        lab.raw.set(_listed(lab), "foreign")
+        lab.raw.set(lab.keys.dead_ids, "foreign")
     lab.raw.delete(lab.keys.job("X"))
     assert lab.end(lab.leased("X"), "dead") == "ok"
     assert lab.dead() == ["X", "other"]
@@ -409,7 +405,7 @@ def test_a_job_that_left_the_dead_letters_is_not_looked_for_in_them(lab: Lab, ag
     else:
         lab.put("X")
         lab.cancel("X") if again == "cancel" else lab.claim_one()
-    assert (lab.dead(), lab.raw.exists(_listed(lab))) == ([], 0)
+    assert (lab.dead(), lab.raw.exists(lab.keys.dead_ids)) == ([], 0)
 
 
 def test_an_id_trimmed_from_the_dead_letters_that_lives_again_gets_no_ttl(lab: Lab) -> None:

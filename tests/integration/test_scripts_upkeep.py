@@ -468,11 +468,11 @@ def test_dead_letters_whose_hash_is_gone_are_swept_from_the_tail(lab: Lab) -> No
     lab.raw.delete(lab.keys.job("A"), lab.keys.job("B"))
     lab.walk()
     assert lab.dead() == ["C"]
-    assert lab.raw.smembers(f"{lab.keys.dead}:ids") == {"C"}
+    assert lab.raw.smembers(lab.keys.dead_ids) == {"C"}
 
 
 def test_the_set_of_dead_letters_does_not_grow_when_the_list_is_emptied_by_hand(lab: Lab) -> None:
-    ids = f"{lab.keys.dead}:ids"
+    ids = lab.keys.dead_ids
     lab.raw.sadd(ids, *range(1000))
     lab.walk()
     assert lab.raw.scard(ids) == 1000

@@ -59,7 +59,7 @@ def test_check_shows_where_each_value_came_from(locked: Application, machine: Ma
 def test_an_instance_is_named_with_one_letter(app: Application, machine: Machine) -> None:
     app.handlers(HANDLERS)
     for name in ("a", "b"):
-        app.settings(name, instance=name, key_prefix=f"{name}:")
+        app.settings(name, key_prefix=f"{name}:")
         app.start(f"jobqd@{name}")
     machine.write("/etc/jobqd/b.env", "JOBQD_MAX_READY=1\n")
     machine.run("rm", "-f", "/etc/jobqd/jobqd.toml")

@@ -77,8 +77,8 @@ def test_the_protocol_names_every_key_and_no_other():
     keys = Keys()
     expected = {
         keys.job("ID"), keys.ready, keys.active, keys.scheduled, keys.held, keys.held_for("REASON"), keys.missing,
-        keys.dead, keys.finished, keys.counters, keys.daemons, keys.daemon("WORKER"), keys.claim("WORKER"),
-        keys.registered,
+        keys.dead, keys.dead_ids, keys.finished, keys.counters, keys.daemons, keys.daemon("WORKER"),
+        keys.claim("WORKER"), keys.registered,
     }  # fmt: skip
     assert set(names(PROTOCOL.column("key"))) == expected
     assert set(names(PROTOCOL.column("channel"))) == {keys.progress("ID"), keys.control}
@@ -87,8 +87,8 @@ def test_the_protocol_names_every_key_and_no_other():
 def test_the_list_of_keys_is_that_of_the_code():
     """A key added to keys.Keys must come into the test above, and so into the document."""
     told = {
-        "active", "claim_prefix", "control", "counters", "daemon_prefix", "daemons", "dead", "finished", "held",
-        "job_prefix", "missing", "progress_prefix", "ready", "registered", "scheduled",
+        "active", "claim_prefix", "control", "counters", "daemon_prefix", "daemons", "dead", "dead_ids", "finished",
+        "held", "job_prefix", "missing", "progress_prefix", "ready", "registered", "scheduled",
     }  # fmt: skip
     assert set(Keys.__slots__) - {"base", "prefix"} == told
 

@@ -150,8 +150,10 @@ class Machine:
         matches = [f"{name}={value}" for name, value in fields.items()]
         command = ["journalctl", "--output=json", "--all", "--no-pager", "--quiet", *(["-u", unit] if unit else [])]
         if after:
-            command.append(f"--after-cursor={after}")
-        return [json.loads(line) for line in self.run(*command, *matches).stdout.splitlines()]
+            # Not --after-cursor: with matches it skips the first entry that matches, wherever that is.
+            command.append(f"--cursor={after}")
+        found = [json.loads(line) for line in self.run(*command, *matches).stdout.splitlines()]
+        return [entry for entry in found if entry["__CURSOR"] != after]
 
     def log(self, unit: str) -> str:
         """Return the journal of a unit as text, for the message of a failed test."""
