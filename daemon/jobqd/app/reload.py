@@ -55,6 +55,11 @@ class Change:
         return f"{subject(self.name)}: {old} -> {new}" if old != new else f"{subject(self.name)}: another one"
 
 
+def _one_line(text: str) -> str:
+    """Return a text of several lines as the journal's short output can show it."""
+    return " | ".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
 def differences(old: Settings, new: Settings) -> Iterator[Change]:
     """Find the settings that differ, in the order of the documentation."""
     for name in setting_names():
@@ -130,7 +135,7 @@ class Reloader:
             # In a thread: files may lie on a disk that hangs.
             loaded = await asyncio.to_thread(self._again, environ)
         except ConfigError as error:
-            self._log.error("daemon.reload_refused", problem=str(error))
+            self._log.error("daemon.reload_refused", problem=_one_line(str(error)))
             return Report(problem=str(error))
         changes = list(differences(self._settings, loaded.settings))
         for warning in (*loaded.warnings, *self._warn(loaded.settings)):
