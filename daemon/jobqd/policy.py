@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from jobqd.clock import Log
 from jobqd.handlers import Handlers
 from jobqd.job import Claimed, integer
 from jobqd.runs import Policy
@@ -20,10 +21,12 @@ _PER_TYPE = (
 class Policies:
     """Resolves the policy of a job and the cap of a type; one per daemon."""
 
-    def __init__(self, settings: Settings, handlers: Handlers) -> None:
+    def __init__(self, settings: Settings, handlers: Handlers, log: Log | None = None) -> None:
         self._settings = settings
         self._handlers = handlers
+        self._log = log
         self._by_type: dict[str, Policy] = {}
+        self._told: set[tuple[str, str]] = set()
 
     def adopt(self, settings: Settings) -> None:
         """Follow other settings from now on; runs keep the policy that they were begun with."""
@@ -35,8 +38,19 @@ class Policies:
         policy = self.of_type(claimed.type)
         fields = claimed.fields
         if "max_attempts" in fields or "timeout" in fields:
-            policy = _overridden(policy, fields)
+            policy, ignored = _overridden(policy, fields)
+            for name in ignored:
+                self._tell_ignored(claimed, name)
         return policy
+
+    def _tell_ignored(self, claimed: Claimed, name: str) -> None:
+        """Warn once of a field that no job of this type can have meant; types without a handler have no limit."""
+        if self._log is None or (claimed.type, name) in self._told or self._handlers.get(claimed.type) is None:
+            return
+        self._told.add((claimed.type, name))
+        self._log.warning(
+            "job.option_ignored", job_id=claimed.id, job_type=claimed.type, field=name, value=claimed.fields[name][:100]
+        )
 
     def of_type(self, job_type: str) -> Policy:
         """Return the policy of a type."""
@@ -72,12 +86,22 @@ class Policies:
         return value
 
 
-def _overridden(policy: Policy, fields: Mapping[str, str]) -> Policy:
-    attempts = integer(fields.get("max_attempts"))
-    if attempts:
+def _overridden(policy: Policy, fields: Mapping[str, str]) -> tuple[Policy, list[str]]:
+    """Return the policy with what the producer wrote, and the names of fields that are none of its kind."""
+    ignored = []
+    if attempts := integer(fields.get("max_attempts")):
         policy = replace(policy, max_attempts=attempts)
+    elif fields.get("max_attempts"):
+        ignored.append("max_attempts")
+    if timeout := _timeout(fields.get("timeout", "")):
+        policy = replace(policy, timeout=timeout)
+    elif fields.get("timeout"):
+        ignored.append("timeout")
+    return policy, ignored
+
+
+def _timeout(text: str) -> float:
     try:
-        timeout = parse_duration(fields.get("timeout", ""))
+        return max(0.0, parse_duration(text))
     except ValueError:
-        return policy
-    return replace(policy, timeout=timeout) if timeout > 0 else policy
+        return 0.0

@@ -8,6 +8,7 @@ from jobqd.handlers import Handlers
 from jobqd.policy import Policies
 from jobqd.runs import Policy
 from jobqd.settings import Settings
+from tests.support.log import RecordingLog
 from tests.support.parts import claimed
 
 
@@ -88,3 +89,13 @@ def test_types_without_a_handler_are_not_kept(handlers: Handlers) -> None:
     assert policies.of_type("foreign") == policies.of_type("plain")
     assert policies.of_type("foreign") is not policies.of_type("foreign")
     assert policies.of_type("plain") is policies.of_type("plain")
+
+
+def test_a_field_that_makes_no_sense_is_told_once_for_each_type(handlers: Handlers) -> None:
+    log = RecordingLog()
+    policies = Policies(Settings(), handlers, log)
+    for job_type in ("plain", "decorated", "plain", "unknown"):
+        policies.of(claimed(type=job_type, timeout="soon", max_attempts=""))
+    policies.of(claimed(type="plain", timeout="1m", max_attempts="many"))
+    told = [(fields["job_type"], fields["field"], fields["value"]) for fields in log.of("job.option_ignored")]
+    assert told == [("plain", "timeout", "soon"), ("decorated", "timeout", "soon"), ("plain", "max_attempts", "many")]

@@ -70,7 +70,7 @@ class Parts:
         """Tells why the metrics endpoint does not listen."""
         self.observer: Observer = Tally(handlers.types) if settings.metrics else Silent()
         self.runs = Runs()
-        self.policies = Policies(settings, handlers)
+        self.policies = Policies(settings, handlers, run_log)
         # Settling has a connection of its own: no other duty may make a result wait.
         self.settle_link, self.link = Link(target), Link(target)
         self.ledger = Ledger(self.settle_link, seat.keys, dead_max=settings.dead_max, trimmed_ttl=settings.job_ttl)

@@ -89,6 +89,9 @@ SENTENCES = {
     "job.keeps_thread": Sentence(
         "does not end although it was told to[: {ending}]; its thread keeps a worker until it does"
     ),
+    "job.option_ignored": Sentence(
+        "has a {field} that cannot be read, {value}: ignored, as it is in later jobs of this type, without another word"
+    ),
     "job.printed": Sentence("printed: {line}"),
     "job.not_recorded": Sentence("ended[ as {outcome}], but Redis did not take the outcome"),
     "job.lines_suppressed": Sentence("{count} more lines about single jobs were left out"),
