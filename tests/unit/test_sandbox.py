@@ -53,7 +53,7 @@ def test_other_failures_are_none(text):
         (Refusal("Read-only file system", "/srv/out/a.mp4"), "ReadWritePaths=/srv/out,"),
         (Refusal("Permission denied", "/srv/out/a.mp4"), "check the owner and mode"),
         (Refusal("Permission denied", "/home/ann/key"), "ProtectHome="),
-        (Refusal("Operation not permitted", "/dev/dri/card0"), "sudo systemctl edit jobqd.service, the lines of /usr/local/share/jobqd/gpu.conf"),
+        (Refusal("Operation not permitted", "/dev/dri/card0"), "the lines of /usr/local/share/jobqd/gpu.conf"),
         (Refusal("Operation not permitted", ""), "the line of /usr/local/share/jobqd/relax.conf"),
     ],
 )

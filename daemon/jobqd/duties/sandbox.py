@@ -20,6 +20,8 @@ _REFUSAL = re.compile(
 )
 _HOMES = ("/home/", "/root/", "/run/user/")
 _SCANNED = 20_000
+_DROP_INS = "/usr/local/share/jobqd"
+"""Where `make install` puts the drop-ins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +43,19 @@ def refusal(text: str) -> Refusal | None:
 
 def remedy(refused: Refusal, unit: str) -> str:
     """Return what an administrator can do if the hardening of this unit is the reason."""
-    drop_ins = f"/etc/systemd/system/{unit}.d/"
+    edit = f"sudo systemctl edit {unit}"
     if refused.path.startswith("/dev/"):
-        return f"copy systemd/gpu.conf to {drop_ins} (devices of a GPU), or name the device there with DeviceAllow="
+        return f"{edit}, the lines of {_DROP_INS}/gpu.conf or a DeviceAllow= for that device, and restart"
     if refused.path.startswith(_HOMES):
-        return "keep the file elsewhere (the unit hides home directories), or see ProtectHome= in systemd/relax.conf"
+        return f"keep the file elsewhere, or {edit}, ProtectHome= as in {_DROP_INS}/relax.conf, and restart"
     if refused.path:
         directory = os.path.dirname(refused.path) or "/"  # noqa: PTH120 - a text from elsewhere, not a path of ours
         rights = "" if refused.phrase == _READ_ONLY else "check the owner and mode of it; "
         return (
-            f"{rights}write below $STATE_DIRECTORY, or allow the directory: sudo systemctl edit {unit}, "
+            f"{rights}write below $STATE_DIRECTORY, or allow the directory: {edit}, "
             f"[Service] ReadWritePaths={directory}, and restart"
         )
-    return (
-        f"copy systemd/relax.conf to {drop_ins} and uncomment what the job needs "
-        "(SystemCallFilter=, CapabilityBoundingSet=), and restart"
-    )
+    return f"{edit}, the line of {_DROP_INS}/relax.conf for what the job does, such as SystemCallFilter=, and restart"
 
 
 class Sandbox:
