@@ -467,9 +467,9 @@ MUTANTS = [
            "repair", "test_only_dead_letters_stay_in_their_list"),
     Mutant("tidy", "held jobs stay", "elseif gone and redis.call('ZSCORE', set, id) then", "elseif redis.call('ZSCORE', set, id) then",
            "repair", "test_a_healthy_queue_is_left_as_it_is"),
-    Mutant("tidy", "out of the list", "    redis.call('LREM', dead, 0, job.id)\n", "",
+    Mutant("tidy", "out of the list", "    redis.call('LREM', dead, 0, id)\n", "",
            "repair", "test_only_dead_letters_stay_in_their_list"),
-    Mutant("tidy", "out of held", "    redis.call('ZREM', set, job.id)\n", "",
+    Mutant("tidy", "out of held", "    redis.call('ZREM', set, id)\n", "",
            "repair", "test_held_ids_without_a_job_and_names_of_empty_sets_go"),
     Mutant("tidy", "empty held sets are not named", "redis.call('EXISTS', set) == 0 then unnamed = redis.call('SREM', held, reason) end", "false then unnamed = 0 end",
            "repair", "test_held_ids_without_a_job_and_names_of_empty_sets_go"),
@@ -486,6 +486,10 @@ MUTANTS = [
            "repair", "test_a_purge_deletes_dead_letters_for_good"),
     Mutant("purge", "the hash", "  redis.call('DEL', job_prefix .. id)\n", "",
            "repair", "test_a_purge_deletes_dead_letters_for_good"),
+    Mutant("repair", "type of the set of reasons", "redis.call('SISMEMBER', held, '')\n", "",
+           "repair", "test_a_key_of_a_wrong_type_stops_a_repair_before_it_writes"),
+    Mutant("repair", "first ZREM for maxmemory", "redis.call('ZREM', active, '')", "redis.call('PING')",
+           "repair", "test_a_full_redis_can_be_repaired_and_purged"),
 ]  # fmt: skip
 
 

@@ -7,7 +7,11 @@ import pytest
 from jobqd.client import repairing
 from jobqd.client.procedure import run_sync
 from jobqd.errors import StoreError, StoreFault
+from jobqd.store import repairing as calls
+from jobqd.store.call import Call
 from jobqd.store.producing import NewJob
+from tests.property.faulty import INJECTED, failing_at
+from tests.redis_server import RedisServer
 from tests.support.lab import DAY, Lab
 
 
@@ -225,7 +229,7 @@ def test_a_purge_spares_an_id_that_is_on_its_way_back(lab: Lab) -> None:
 def test_a_purge_sent_twice_and_an_id_twice(lab: Lab) -> None:
     bury(lab, "X")
     seen = letters(lab)
-    assert lab.run(repairing.repairing.purge(lab.keys, [("X", seen[0].finished_at)] * 2)) == ["purged", "gone"]
+    assert lab.run(calls.purge(lab.keys, [("X", seen[0].finished_at)] * 2)) == ["purged", "gone"]
     assert purge(lab, seen) == {"X": "gone"}
 
 
@@ -246,3 +250,68 @@ def test_a_purge_of_more_than_one_call_takes(lab: Lab) -> None:
     bury(lab, *names)
     assert set(purge(lab, letters(lab)).values()) == {"purged"}
     assert lab.raw.exists(lab.keys.dead) == 0
+
+
+# Errors inside the scripts, and a full server
+
+
+def mess(lab: Lab) -> None:
+    """Leave one of everything that repair and tidy put right, two dead letters and a job that is well."""
+    bury(lab, "dead", "older", "gone")
+    lab.raw.delete(lab.keys.job("gone"))
+    lab.leased("restored")
+    lab.raw.zrem(lab.keys.active, "restored")
+    lab.hset("enqueued", created_at="1")
+    lab.put("held", "film")
+    lab.claim()
+    lab.raw.srem(lab.keys.held, "type:film")
+    lab.put("waits", score=99)
+    lab.raw.expire(lab.keys.job("waits"), 100)
+
+
+def call_of(lab: Lab, name: str) -> Call[object]:
+    if name == "repair":
+        ids = ["restored", "enqueued", "held", "waits", "dead"]
+        return calls.repair(lab.keys, ids, dry=False, patience=1.0, job_ttl=DAY)
+    if name == "tidy":
+        return calls.tidy(lab.keys, "", lab.dead(), dry=False)
+    return calls.purge(lab.keys, [(letter.id, letter.finished_at) for letter in letters(lab, "dead", "older")])
+
+
+@pytest.mark.parametrize("name", ["repair", "tidy", "purge"])
+def test_an_error_at_any_call_loses_nothing_and_the_next_time_mends_the_rest(lab: Lab, name: str) -> None:
+    failed = True
+    for number in range(1, 100):
+        lab.raw.flushall()
+        lab.numbers.clear()
+        mess(lab)
+        call = call_of(lab, name)
+        try:
+            lab.run(failing_at(call, number))
+            failed = False
+        except StoreError as error:
+            if INJECTED not in str(error):
+                raise
+        lab.run(call)
+        run_sync(repairing.repair(lab.keys, dry=False, patience=1.0, job_ttl=DAY), lab.link)
+        expected = {"enqueued", "held", "restored", "waits"}
+        assert set(lab.claim_ids(types={"mail": -1, "film": -1})) == expected, number
+        assert set(lab.dead()) == (set() if name == "purge" else {"dead", "older"}), number
+        if not failed and number > 20:
+            break
+    assert not failed
+
+
+def test_a_full_redis_can_be_repaired_and_purged(redis_server: RedisServer, lab: Lab) -> None:
+    with RedisServer(redis_server.binary) as server:
+        full = Lab(server.url, lab.keys)
+        try:
+            mess(full)
+            orders = [call_of(full, name) for name in ("repair", "tidy", "purge")]
+            for order in orders:
+                full.raw.config_set("maxmemory", max(1, full.raw.info("memory")["used_memory"] // 2))
+                full.run(order)
+            full.raw.config_set("maxmemory", 0)
+            assert (full.dead(), full.where("restored")) == ([], ["ready"])
+        finally:
+            full.close()

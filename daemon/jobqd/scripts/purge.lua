@@ -15,8 +15,6 @@ local function foreign(reply)
 end
 
 redis.call('ZREM', active, '')
-for _, key in ipairs({ready, scheduled}) do redis.call('ZCARD', key) end
-redis.call('LLEN', dead)
 
 local function waits(id)
   return redis.call('ZSCORE', ready, id) or redis.call('ZSCORE', active, id) or redis.call('ZSCORE', scheduled, id)

@@ -21,8 +21,7 @@ if not dry then redis.call('ZREM', active, '') end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 
--- 1. Read.
-for _, key in ipairs({ready, active, scheduled, held .. ':missing'}) do redis.call('ZCARD', key) end
+-- 1. Read. The indexes that are written later are read here, so a key of another type stops the script before it writes.
 redis.call('SISMEMBER', held, '')
 
 local function where(id, reason)
