@@ -117,6 +117,10 @@ async def lifespan():
 async def state(job: Job):
     return job.state
 
+@handlers.job("thread_fails", max_attempts=1)
+def thread_fails():
+    raise OSError("no film")
+
 @handlers.job("state_in_thread")
 def state_in_thread(job: SyncJob):
     return job.state
@@ -254,6 +258,13 @@ def test_a_failure_is_tried_again_and_its_success_clears_the_error(shop: Shop) -
     assert job["attempts"] == "3"
     assert "error" not in job
     assert shop.ledger.lines("flaky flaky ") == [f"flaky flaky {n} 10 {n}" for n in (1, 2, 3)]
+
+
+def test_the_traceback_of_a_thread_begins_with_the_handler(shop: Shop) -> None:
+    lines = shop.run("thread", "thread_fails")["traceback"].splitlines()
+    assert [line for line in lines if line.startswith("  File")] == [lines[1]]
+    assert "handlers.py" in lines[1]
+    assert lines[-1] == "OSError: no film"
 
 
 def test_after_its_last_attempt_a_job_is_dead_with_all_that_explains_it(shop: Shop) -> None:

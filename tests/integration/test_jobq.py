@@ -356,3 +356,36 @@ def test_a_reader_that_goes_away_is_no_traceback(jobq):
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
     process.wait(timeout=20)
+
+
+async def test_a_watch_tells_why_a_job_waits(jobq, link, seat, raw, keys):
+    jobq("enqueue", "mail", "--id", "a")
+    process = jobq.start("watch", "a")
+    await listened(raw, keys, "a")
+    job = await claim(link, seat, "mail")
+    await settle(link, seat, job, "retrying", error="no such address", error_type="ValueError", delay=60.0)
+    retrying = await asyncio.to_thread(lambda: next(line for line in process.stdout if "retrying" in line))
+    process.kill()
+    process.communicate()
+    assert retrying.startswith("a  retrying  due in ")
+    assert retrying.endswith(", attempt 1 failed, no such address\n")
+
+
+async def test_a_held_job_is_told_from_one_that_nobody_handles(jobq, link, seat):
+    jobq("enqueue", "film", "--id", "a")
+    await link.run(running.claim(seat, 1, 1, 1e9, {}))
+    await beat(link, seat, "mail")
+    assert "no running daemon handles film" in jobq("list").stdout
+    assert "no running daemon handles film" in jobq("show", "a").stdout
+    await beat(link, seat, "film")
+    assert "waits for a daemon with room for film" in jobq("list").stdout
+    assert "held  since" in jobq("show", "a").stdout
+
+
+def test_an_embedded_redis_that_does_not_run_is_told(jobq):
+    (jobq.directory / "jobqd.toml").write_text('redis_url = "embedded://./var"\n')
+    done = jobq("stats")
+    assert done.returncode == 69
+    assert "the embedded Redis of" in done.stderr
+    assert "start jobqd run" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
