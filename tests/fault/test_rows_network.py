@@ -76,13 +76,14 @@ def test_row_12_reply_lost_after_execution(lab: Laboratory, net: Proxy, name: st
 def test_row_12_late_second_copy_of_a_request(lab: Laboratory, net: Proxy, name: str) -> None:
     lab.start(redis_url=net.url, lease="1500ms")
     net.add("copy", script(name), times=20, delay=0.3)
-    for _ in range(4):
+    rounds = 0
+    while rounds < 4 or net.hits["copy"] < 2:  # a beat is rarer than the other two
         lab.wait_ended(lab.put(15, "effect", seconds="0.05"))
+        rounds += 1
     copies = net.hits["copy"]
     net.wait_hits("copy arrived", copies)
     lab.wait_ended(lab.put(1))
     lab.check(f"row 12 {name} copy", f"{copies} requests arrived twice, 0.3 s late", duplicates=0)
-    assert copies >= 2
 
 
 @pytest.mark.parametrize("kind", ["reply", "copy"])

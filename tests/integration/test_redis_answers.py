@@ -342,11 +342,14 @@ def test_a_wrong_password_is_tried_seldom(tmp_path: Path) -> None:
             return int(admin.info("stats")["total_connections_received"])
 
         with another_password(server, admin):
-            began, before = time.monotonic(), attempts()
+            # The first tries of each part are close together, and are not what is measured.
+            before = attempts()
             daemon.wait_for("redis.away", fault="denied")
             eventually(lambda: attempts() - before >= 15, timeout=30)
-            rate = 15 / (time.monotonic() - began)
-        assert rate < 6, f"{rate:.1f} attempts a second"
+            began, before = time.monotonic(), attempts()
+            eventually(lambda: attempts() - before >= 10, timeout=30)
+            rate = (attempts() - before) / (time.monotonic() - began)
+        assert rate < 3, f"{rate:.1f} attempts a second"
         daemon.wait_for("redis.back")
         assert len(daemon.of("redis.away")) == 1
 
