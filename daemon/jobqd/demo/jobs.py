@@ -60,7 +60,7 @@ async def send_mail(to: str, subject: str) -> dict[str, str]:
 async def flaky(job: Job) -> str:
     """Fail twice, then succeed: any exception is retried, Retry says when."""
     if job.attempt < 3:
-        raise Retry(f"the weather service is busy (attempt {job.attempt})", delay="2s")
+        raise Retry("the weather service is busy", delay="2s")
     return f"sunny, at attempt {job.attempt}"
 
 
