@@ -492,7 +492,7 @@ def test_a_server_without_client_config_and_info_is_polled(tmp_path: Path) -> No
 
 
 @contextmanager
-def tls_server(authority: Authority, subjects: str) -> Iterator[TcpServer]:
+def tls_server(authority: Authority, subjects: str, *, ask_clients: bool = False) -> Iterator[TcpServer]:
     """A server that speaks TLS and nothing else on its port."""
     binary = newest_binary()
     if b"tls-cert-file" not in binary.read_bytes():
@@ -502,7 +502,8 @@ def tls_server(authority: Authority, subjects: str) -> Iterator[TcpServer]:
     try:
         server.start(
             "--port", "0", "--tls-port", str(server.port), "--tls-cert-file", str(certificate),
-            "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.certificate), "--tls-auth-clients", "no",
+            "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.certificate),
+            "--tls-auth-clients", "yes" if ask_clients else "no",
         )  # fmt: skip
         yield server
     finally:
@@ -528,6 +529,22 @@ def test_tls_with_a_private_authority(secure: TcpServer, authority: Authority, a
         assert daemon.stop() == 0
 
 
+async def test_a_server_that_asks_for_our_certificate(authority: Authority, application: Application) -> None:
+    certificate, key = authority.issue("client", "DNS:worker")
+    ca = str(authority.certificate)
+    # What Redis does unless tls-auth-clients is set.
+    with tls_server(authority, "DNS:localhost", ask_clients=True) as server:
+        url = f"rediss://localhost:{server.port}"
+        with pytest.raises(StoreError) as refused, SyncQueue.from_url(url, tls_ca=ca, retry_for=0) as queue:
+            queue.enqueue("quick")
+        assert refused.value.fault is StoreFault.TLS
+        assert "add ?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key to redis_url" in str(refused.value)
+        url += f"?ssl_certfile={certificate}&ssl_keyfile={key}"
+        with Daemon(application, url, tls_ca=ca) as daemon, SyncQueue.from_url(url, tls_ca=ca) as queue:
+            assert queue.enqueue("quick").result("10s") == "done"
+            assert not daemon.of("wakeup.polling")
+
+
 async def test_a_certificate_of_another_authority_names_tls_ca(secure: TcpServer, tmp_path: Path) -> None:
     other = Authority(tmp_path / "other").certificate
     for ca in (str(other), None):
@@ -551,6 +568,25 @@ async def test_tls_to_a_port_without_it_says_so(monkeypatch: pytest.MonkeyPatch)
         for error in await failures(Target(f"rediss://localhost:{server.port}")):
             assert error.fault is StoreFault.DOWN
             assert "redis:// for rediss://" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "said"),
+    [
+        ("/nowhere.pem", "server.key", "ssl_certfile=/nowhere.pem cannot be read: No such file or directory"),
+        ("server.pem", "ca.key", "must name PEM files with a certificate and the key to it"),
+        ("server.key", "server.key", "must name PEM files with a certificate and the key to it"),
+    ],
+)
+def test_a_certificate_of_ours_that_cannot_be_used(
+    secure: TcpServer, authority: Authority, tmp_path: Path, certificate: str, key: str, said: str
+) -> None:
+    directory = authority.certificate.parent
+    options = f"ssl_certfile={directory / certificate}&ssl_keyfile={directory / key}"
+    url = f"rediss://localhost:{secure.port}?{options}"
+    done = program("jobq", "stats", cwd=tmp_path, redis_url=url, tls_ca=authority.certificate)
+    assert done.returncode == 78
+    assert said in done.stderr
 
 
 def test_tls_that_cannot_be_trusted_ends_jobq_with_the_remedy(secure: TcpServer, tmp_path: Path) -> None:

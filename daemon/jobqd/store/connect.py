@@ -110,6 +110,8 @@ class Target:
             raise ConfigError(
                 "redis_url: what follows its question mark is an option that is not known, or has no such value"
             ) from None
+        for option in ("ssl_certfile", "ssl_keyfile"):
+            _readable(option, facts.get(option))
         return facts
 
     def _arguments(self, parse: Any) -> dict[str, Any]:
@@ -268,6 +270,16 @@ def _parsed(url: str) -> RedisUrl:
         return parse_url(url)
     except ValueError as error:
         raise ConfigError(f"redis_url: {error}") from None
+
+
+def _readable(option: str, path: str | None) -> None:
+    # Once connecting, the error would look like that of a socket that is not there.
+    try:
+        if path is not None:
+            with open(path, "rb"):  # noqa: PTH123 - a text from a URL, not a path of ours
+                pass
+    except OSError as error:
+        raise ConfigError(f"redis_url: {option}={path} cannot be read: {error.strerror}; name a PEM file") from None
 
 
 def _switch(name: str, text: str) -> bool:

@@ -161,11 +161,17 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
 
 
 def _tls_advice(error: ssl.SSLError) -> str:
-    if not isinstance(error, ssl.SSLCertVerificationError):
-        return "is this a port for TLS (rediss://), and does it ask for a certificate of ours?"
-    if error.verify_code in _NAME_MISMATCHES:
-        return "redis_url must name the server as its certificate does"
-    return "tls_ca must name the file of the certificate authority that signed the server's certificate"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _NAME_MISMATCHES:
+            return "redis_url must name the server as its certificate does"
+        return "tls_ca must name the file of the certificate authority that signed the server's certificate"
+    if "PEM lib" in str(error) or "KEY_VALUES_MISMATCH" in str(error):
+        return "ssl_certfile and ssl_keyfile in redis_url must name PEM files with a certificate and the key to it"
+    # A server that asks for a certificate may close before it is read, so that its alert is not always seen.
+    return (
+        "if Redis asks for a certificate of ours (its tls-auth-clients), add ?ssl_certfile=/path/client.pem"
+        "&ssl_keyfile=/path/client.key to redis_url; or is this no port for TLS?"
+    )
 
 
 def _words(error: Exception) -> str:
