@@ -120,6 +120,8 @@ install:
 # What an administrator has changed stays, as do the user and /var/lib/jobqd: files in backups belong to them.
 uninstall:
 	@$(ON_HERE) systemctl disable --now --quiet jobqd.service 2>/dev/null || true
+	@# The template's name takes the links of every instance away.
+	@$(ON_HERE) systemctl disable --quiet jobqd@.service 2>/dev/null || true
 	@$(ON_HERE) systemctl stop 'jobqd@*.service'
 	@rm -f '$(UNITS)/jobqd.service' '$(UNITS)/jobqd@.service' '$(SYSUSERS)/jobqd.conf'
 	@for name in jobqd jobq; do link='$(DESTDIR)$(PREFIX)'/bin/$$name; ! test -L "$$link" || rm "$$link"; done

@@ -95,7 +95,7 @@ def test_uninstall_takes_away_what_install_brought_and_keeps_what_was_changed(ap
     app.handlers(HANDLERS)
     app.start()
     greeted(app)
-    machine.systemctl("enable", "jobqd")
+    machine.systemctl("enable", "jobqd", "jobqd@late")
     machine.write("/etc/jobqd/jobqd.toml", "concurrency = 3\n")
     told = make(machine, "uninstall").stdout
     assert "Kept /etc/jobqd/jobqd.toml" in told
