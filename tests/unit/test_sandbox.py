@@ -42,6 +42,12 @@ def test_a_refusal_inside_another_error_and_one_of_a_program_are_recognised():
     assert refusal(text) == Refusal("Read-only file system", "/srv/out/a.mp4")
 
 
+def test_a_text_that_a_producer_made_long_takes_no_longer_for_its_form():
+    # A search for a path at each slash would take an hour.
+    assert refusal("/" * 1_000_000) is None
+    assert refusal("/" * 1_000_000 + ": Permission denied") == Refusal("Permission denied", "/" * 298)
+
+
 @pytest.mark.parametrize("text", ["", "ValueError: no", "PermissionError: not your film", "[Errno 2] No such"])
 def test_other_failures_are_none(text):
     assert refusal(text) is None

@@ -13,13 +13,12 @@ from jobqd.job import Claimed
 from jobqd.retry import Settlement
 
 _READ_ONLY, _NOT_PERMITTED, _DENIED = "Read-only file system", "Operation not permitted", "Permission denied"
-_PHRASE = f"{_READ_ONLY}|{_NOT_PERMITTED}|{_DENIED}"
+_PHRASE = re.compile(f"{_READ_ONLY}|{_NOT_PERMITTED}|{_DENIED}")
 # As Python says it ("[Errno 30] Read-only file system: '/srv/x'") and as programs do ("/srv/x: Read-only file system").
-_REFUSAL = re.compile(
-    rf"""(?:(?P<before>/[^\s:'"]+)['"]?:\s)?(?P<phrase>{_PHRASE})(?::\s['"]?(?P<behind>/[^\n'"]*))?"""
-)
+_BEHIND = re.compile(r""":\s['"]?(/[^\n'"]*)""")
+_BEFORE = re.compile(r"""(/[^\s:'"]+)['"]?:\s$""")
 _HOMES = ("/home/", "/root/", "/run/user/")
-_SCANNED = 20_000
+_PATH_MAX = 300
 _DROP_INS = "/usr/local/share/jobqd"
 """Where `make install` puts the drop-ins."""
 
@@ -34,11 +33,13 @@ class Refusal:
 
 def refusal(text: str) -> Refusal | None:
     """Return the last refusal that an error or a traceback tells of, if it does."""
-    found = list(_REFUSAL.finditer(text[-_SCANNED:]))
+    # In steps that each take the time of one look at the text: a producer may have written all of it.
+    found = list(_PHRASE.finditer(text))
     if not found:
         return None
-    last = found[-1]
-    return Refusal(last["phrase"], last["behind"] or last["before"] or "")
+    start, end = found[-1].span()
+    path = _BEHIND.match(text, end, end + _PATH_MAX) or _BEFORE.search(text[max(0, start - _PATH_MAX) : start])
+    return Refusal(found[-1][0], path[1] if path else "")
 
 
 def remedy(refused: Refusal, unit: str) -> str:
