@@ -70,6 +70,24 @@ def test_an_outage_is_told_once_reminded_of_each_minute_and_told_to_be_over() ->
     assert made.away_since is None
 
 
+def test_a_part_without_which_jobs_run_is_named_and_redis_is_not_away() -> None:
+    log = RecordingLog()
+    made = outage(ManualClock(), log)
+    denied = StoreError(StoreFault.DENIED, "NOPERM")
+    for part in ("walk", "walk", "walk", "claim"):
+        made.failed(part, denied)
+    assert (made.away_since, made.count) == (None, 0)
+    assert made.troubles == ["walk: Redis refuses us: check the password and the ACL"]
+    assert len(log.of("redis.away")) == 1
+    made.failed("claim", denied)
+    assert (made.away_since is not None, made.count) == (True, 1)
+    made.succeeded("claim")
+    assert (made.away_since, made.count, log.of("redis.back")) == (None, 1, [])
+    made.succeeded("walk")
+    assert made.troubles == []
+    assert len(log.of("redis.back")) == 1
+
+
 def test_every_fault_has_a_sentence() -> None:
     for fault in StoreFault:
         log = RecordingLog()

@@ -9,6 +9,8 @@ from jobqd.errors import StoreError, StoreFault
 from jobqd.store.faults import REACTIONS
 
 _REMIND_EVERY = 60.0
+VITAL = frozenset({"start", "claim", "settle", "heartbeat"})
+"""The parts without which no job runs. Where another one alone is not served, as a narrow ACL may do, jobs do run."""
 
 
 class Outage:
@@ -20,7 +22,9 @@ class Outage:
         self._random = world.random
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}
+        self._troubles: dict[str, str] = {}
         self._since: float | None = None
+        self._away_since: float | None = None
         self.count = 0
         """How many times Redis has gone away so far."""
         self._reminded = 0.0
@@ -28,8 +32,14 @@ class Outage:
 
     @property
     def away_since(self) -> float | None:
-        """Monotonic time since when Redis has not served some part of the daemon; None while all is well."""
-        return self._since
+        """Monotonic time since when Redis has not served a vital part of the daemon; None while it does."""
+        return self._away_since
+
+    @property
+    def troubles(self) -> list[str]:
+        """What other parts are not served, and why."""
+        with self._lock:
+            return [f"{part}: {meaning}" for part, meaning in sorted(self._troubles.items()) if part not in VITAL]
 
     def failed(self, part: str, error: StoreError) -> float:
         """Take note of a failure; returns the seconds to wait before the next try.
@@ -40,6 +50,10 @@ class Outage:
         with self._lock:
             failures = self._failures[part] = self._failures.get(part, 0) + 1
             if failures > 1:
+                self._troubles[part] = reaction.meaning
+                if part in VITAL and self._away_since is None:
+                    self._away_since = self._clock.monotonic()
+                    self.count += 1
                 self._tell(part, error)
         if failures == 1 and reaction.at_once:
             return 0.0
@@ -52,6 +66,9 @@ class Outage:
             return
         with self._lock:
             self._failures.pop(part, None)
+            self._troubles.pop(part, None)
+            if self._failures.keys().isdisjoint(VITAL):
+                self._away_since = None
             if self._since is not None and not self._failures:
                 seconds, self._since = self._clock.monotonic() - self._since, None
                 self._told.clear()
@@ -61,7 +78,6 @@ class Outage:
         now = self._clock.monotonic()
         if self._since is None:
             self._since = now
-            self.count += 1
         elif error.fault in self._told and now - self._reminded < _REMIND_EVERY:
             return
         self._reminded = now
