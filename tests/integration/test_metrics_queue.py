@@ -22,9 +22,9 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def reader(own_server: RedisServer, clock: ManualClock, lab: Lab) -> Iterator[QueueReader]:
-    reader = QueueReader(SyncLink(Target(own_server.url), timeout=0.2), lab.keys, clock)
-    yield reader
-    reader.close()
+    link = SyncLink(Target(own_server.url), timeout=0.2)
+    yield QueueReader(link, lab.keys, clock)
+    link.close()
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_a_daemon_with_the_least_rights_may_read_all_of_it(own_server: RedisServ
     lab.raw.hset(lab.keys.daemon("w"), mapping={"instance": "a"})
     lab.raw.zadd(lab.keys.daemons, {"w": 1e12})
     restricted = Target(own_server.url, username="jobqd-daemon", password="x")
-    reader = QueueReader(SyncLink(restricted, timeout=2), lab.keys, ManualClock())
-    found = reader.read()
-    reader.close()
+    link = SyncLink(restricted, timeout=2)
+    found = QueueReader(link, lab.keys, ManualClock()).read()
+    link.close()
     assert found is not None
     assert (found.ready, found.held, len(found.daemons)) == (50, {"type:mail": 1}, 1)

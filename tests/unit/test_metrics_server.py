@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,23 @@ def test_what_is_not_http_harms_nobody(served: Served) -> None:
 def test_it_ticks_without_clients(served: Served) -> None:
     assert served.ticks.acquire(timeout=5)
     assert served.ticks.acquire(timeout=5)
+
+
+def test_without_a_file_descriptor_for_a_client_it_does_not_spin(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("socketserver.TCPServer.get_request", refuse)
+    with connected(served):
+        assert served.ticks.acquire(timeout=5)
+        began = time.monotonic()
+        for _ in range(3):
+            assert served.ticks.acquire(timeout=5)
+        assert time.monotonic() - began > 0.9
+        monkeypatch.undo()
+        assert served.asker.get("/").status == 200
 
 
 def test_only_get_is_answered(served: Served) -> None:

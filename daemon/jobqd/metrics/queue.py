@@ -37,7 +37,3 @@ class QueueReader:
                 # A Redis that hangs is not asked again at once: those who waited for this reading share its failure.
                 self._read_at = self._clock.monotonic()
             return self._stats
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._link.close()

@@ -114,6 +114,16 @@ class LocalServer(ThreadingMixIn, TCPServer):
                 with contextlib.suppress(OSError):
                     request.shutdown(socket.SHUT_RDWR)
 
+    def get_request(self) -> Any:
+        """Take the next client. Raises OSError, but no more often than the server ticks."""
+        try:
+            return super().get_request()
+        except OSError:
+            if not self._stopped:
+                # No file descriptor is left, most likely: the client still waits, so the next try would come at once.
+                time.sleep(_TICK_EVERY)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own, unless too many are being answered."""
         if len(self._deadlines) >= CLIENTS_MAX:
