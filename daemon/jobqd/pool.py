@@ -133,11 +133,19 @@ class Pool:
             self._submit(run, outcome)
         self._on_free(job_type in self._caps or run.suspect)
 
-    def end(self, job_id: str, fence: int | None, ending: Ending) -> None:
-        """End the runs of a job that was cancelled or whose lease was lost; `fence` None means any run."""
-        for run in self._runs.of(job_id):
-            if fence in (None, run.claimed.fence) and run in self._busy and run.ending is None:
-                self._executor.interrupt(run, ending)
+    def end(self, job_id: str, fence: int | None, ending: Ending) -> int:
+        """End the runs of a job that was cancelled or whose lease was lost; returns how many.
+
+        `fence` None means any run. One that has ended, or was told to end, is left alone.
+        """
+        found = [
+            run
+            for run in self._runs.of(job_id)
+            if fence in (None, run.claimed.fence) and run in self._busy and run.ending is None
+        ]
+        for run in found:
+            self._executor.interrupt(run, ending)
+        return len(found)
 
     async def drain(self, skip: asyncio.Event, max_interruptions: int, grace: float = GRACE) -> list[Run]:
         """Ask every run to finish, wait as long as each may take, then end the rest.

@@ -47,6 +47,11 @@ async def film(job: Job):
     await ledger.gate("film")
 
 @handlers.job
+def in_thread(job: SyncJob):
+    ledger.note("in_thread", job.id)
+    ledger.gate_in_thread("film")
+
+@handlers.job
 async def imports():
     ledger.note("prometheus_client", "prometheus_client" in sys.modules)
 
@@ -263,6 +268,19 @@ def test_a_cancelled_and_a_lost_run_are_told_apart(place: Workshop, tmp_path: Pa
             place.producer.redis.hset("job:lost", mapping={"worker": "another", "fence": 9})
         now = scraped(asker, "jobqd_jobs_ended_total", 1, type="film", outcome=outcome)
     assert now("jobqd_leases_lost_total") == 1
+
+
+def test_a_run_that_goes_on_without_its_lease_is_counted_once(place: Workshop, tmp_path: Path, asker: Asker) -> None:
+    place.start(metrics=unix(tmp_path), lease="150ms")
+    redis = place.producer.redis
+    place.producer.put("lost", "in_thread")
+    place.ledger.wait_for("in_thread lost")
+    redis.hset("job:lost", mapping={"worker": "another", "fence": 9})
+    beats = int(redis.info("commandstats")["cmdstat_evalsha"]["calls"])
+    scraped(asker, "jobqd_leases_lost_total", 1)
+    eventually(lambda: int(redis.info("commandstats")["cmdstat_evalsha"]["calls"]) > beats + 30, "more beats")
+    assert asker.scrape()("jobqd_leases_lost_total") == 1
+    place.ledger.open("film")
 
 
 def test_clients_that_are_slow_or_many_keep_nobody_waiting(place: Workshop, tmp_path: Path) -> None:

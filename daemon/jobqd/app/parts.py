@@ -116,6 +116,8 @@ class Parts:
         if away is not None:
             seconds = round(self._world.clock.monotonic() - away)
             told.append(f"waiting for Redis at {self.redis} for {format_duration(seconds)}")
+        else:
+            told += self.outage.troubles
         if self.wakeup.polling is not None:
             told.append("polling, for Redis refuses CLIENT TRACKING")
         if metrics is not None:
@@ -280,9 +282,11 @@ class Parts:
             self.rest(quiet)
 
     def _lost(self, job_id: str, fence: int, reason: str) -> None:
-        if reason == "lost":
+        if reason == "cancelled":
+            self.pool.end(job_id, fence, Ending.CANCELLED)
+        elif self.pool.end(job_id, fence, Ending.LOST):
+            # Not each time Redis says so: it does again while the run goes on, and of runs settled in the same moment.
             self.observer.lease_lost()
-        self.pool.end(job_id, fence, Ending.CANCELLED if reason == "cancelled" else Ending.LOST)
 
     def _described(self) -> dict[str, Argument]:
         self.presence.running = self.pool.busy
