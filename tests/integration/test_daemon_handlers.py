@@ -71,6 +71,16 @@ async def tell(dead):
     ledger.note("dead", dead.id, dead.type, dead.attempts, dead.error_type)
     if dead.type == "bad_hook":
         raise RuntimeError("the hook itself failed")
+    if dead.type == "cancelled_hook":
+        raise asyncio.CancelledError
+
+@handlers.on_dead
+async def tell_too(dead):
+    ledger.note("dead too", dead.id)
+
+@handlers.job("cancelled_hook", max_attempts=1)
+async def cancelled_hook():
+    raise ValueError("x")
 
 @handlers.job("bad_hook", max_attempts=1)
 async def bad_hook():
@@ -289,6 +299,9 @@ def test_the_dead_letter_hook_is_called_once_and_may_fail(shop: Shop) -> None:
     shop.ledger.wait_for("dead hooked flaky 2 OSError")
     shop.run("bad-hook", "bad_hook")
     shop.daemon.wait_for("hook.failed", job_id="bad-hook", hook="tell")
+    shop.run("cancelled-hook", "cancelled_hook")
+    shop.daemon.wait_for("hook.failed", job_id="cancelled-hook", hook="tell")
+    shop.ledger.wait_for("dead too cancelled-hook")
     assert shop.run("after-bad-hook", "mail")["status"] == "completed"
     assert shop.ledger.lines("dead hooked") == ["dead hooked flaky 2 OSError"]
 

@@ -57,7 +57,15 @@ async def test_one_that_does_not_end_or_fails_is_told_and_passed_over() -> None:
         yield
         raise LookupError("the pool would not close")
 
+    @asynccontextmanager
+    async def cancels() -> AsyncIterator[None]:
+        refresher = asyncio.create_task(asyncio.Event().wait())
+        yield
+        refresher.cancel()
+        await refresher
+
     for application, problem in (
+        (cancels, "CancelledError: "),
         (hangs, "it took longer than 0.01 s"),
         (fails, "LookupError: the pool would not close"),
     ):
@@ -66,3 +74,23 @@ async def test_one_that_does_not_end_or_fails_is_told_and_passed_over() -> None:
         await lifespan.enter()
         assert not await lifespan.leave(0.01)
         assert log.of("lifespan.failed")[0]["problem"] == problem
+
+
+async def test_a_cancel_that_escapes_at_the_start_is_a_failure_and_ours_is_not() -> None:
+    @asynccontextmanager
+    async def application() -> AsyncIterator[None]:
+        waits = asyncio.create_task(asyncio.Event().wait())
+        if cancels:
+            waits.cancel()
+        await waits
+        yield
+
+    cancels = True
+    with pytest.raises(StartError, match="the lifespan of the handlers raised CancelledError"):
+        await Lifespan(application, RecordingLog()).enter()
+    cancels = False
+    entering = asyncio.create_task(Lifespan(application, RecordingLog()).enter())
+    await asyncio.sleep(0)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering

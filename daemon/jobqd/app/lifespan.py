@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from jobqd.cancelled import cancels_us
 from jobqd.clock import Log
 from jobqd.errors import StartError
 
@@ -28,7 +29,9 @@ class Lifespan:
         try:
             manager = self._function()
             state = await manager.__aenter__()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if cancels_us(error):
+                raise
             raise StartError(f"the lifespan of the handlers raised {type(error).__name__}: {error}") from error
         self._manager = manager
         return state
@@ -41,7 +44,9 @@ class Lifespan:
         try:
             async with asyncio.timeout(patience) as limit:
                 await manager.__aexit__(None, None, None)
-        except Exception as error:  # noqa: BLE001 - the application's own code
+        except (Exception, asyncio.CancelledError) as error:
+            if cancels_us(error):
+                raise
             late = limit.expired()
             problem = f"it took longer than {patience:g} s" if late else f"{type(error).__name__}: {error}"
             self._log.error("lifespan.failed", problem=problem, exc_info=None if late else error)

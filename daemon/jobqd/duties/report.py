@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from jobqd.cancelled import cancels_us
 from jobqd.duties.sandbox import Sandbox
 from jobqd.duties.settle import Pending
 from jobqd.handlers import DeadLetter, Handlers
@@ -99,7 +100,9 @@ class Reporter:
         for hook in self._handlers.dead_hooks:
             try:
                 await hook(letter)
-            except Exception as error:  # noqa: BLE001 - the application's hook must not harm the daemon
+            except (Exception, asyncio.CancelledError) as error:
+                if cancels_us(error):
+                    raise
                 self._log.error(
                     "hook.failed",
                     hook=getattr(hook, "__name__", repr(hook)),
