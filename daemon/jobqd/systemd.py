@@ -93,12 +93,6 @@ def watchdog_timeout(environ: Mapping[str, str]) -> float | None:
     return microseconds / 1_000_000
 
 
-def watchdog_interval(environ: Mapping[str, str]) -> float | None:
-    """Return the seconds between two pings, half of `watchdog_timeout`; None if there is no watchdog."""
-    timeout = watchdog_timeout(environ)
-    return None if timeout is None else timeout / 2
-
-
 def _address(path: str) -> str | None:
     """Return the socket address ("@" begins an abstract one), None if it is of no kind we speak."""
     if path.startswith("@"):

@@ -351,6 +351,7 @@ def test_all_problems_are_reported_together(read):
         ({"JOBQD_REDIS_URL": "redis+cluster://h", "JOBQD_KEY_PREFIX": "{}x:"}, "key_prefix"),
         ({"JOBQD_QUEUE": "job"}, "queue"),
         ({"JOBQD_QUEUE": "job:x"}, "queue"),
+        ({"JOBQD_METRICS": f"unix:///run/{'x' * 50}/{{instance}}", "JOBQD_INSTANCE": "a" * 60}, "metrics"),
     ],
 )
 def test_what_is_wrong_only_together_is_refused(read, environ, subject):

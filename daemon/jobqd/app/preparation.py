@@ -9,7 +9,7 @@ from typing import TypeVar
 from jobqd.app.parts import Parts
 from jobqd.clock import World
 from jobqd.duties import startup
-from jobqd.errors import ConfigError, StoreError
+from jobqd.errors import ConfigError, StartError, StoreError
 from jobqd.keys import Seat
 from jobqd.lockfile import InstanceLock
 from jobqd.systemd import Notifier
@@ -34,7 +34,7 @@ class Preparation:
         self._reached = False
 
     async def run(self) -> bool:
-        """Prepare; returns true. Raises ConfigError for a Redis that must not be used."""
+        """Prepare; returns true. Raises ConfigError for a Redis that must not be used, and StartError."""
         waiting = asyncio.ensure_future(self._ready_without_redis())
         try:
             await self._reach_redis()
@@ -68,7 +68,13 @@ class Preparation:
             taken = await self._patiently(lambda: self._parts.recoverer.take_back(predecessor))
             if taken:
                 self._log.warning("daemon.took_back", count=taken, predecessor=predecessor)
-        self._lock.record(self._seat.worker)
+        try:
+            self._lock.record(self._seat.worker)
+        except OSError as error:
+            raise StartError(
+                f"the lock file {self._lock.path} cannot be written: {error.strerror}; "
+                "make room there, or set runtime_dir"
+            ) from error
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
         """Take a step as often as it needs for want of Redis."""

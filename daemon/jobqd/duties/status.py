@@ -22,7 +22,7 @@ EVERY = 5.0
 
 @dataclass(slots=True)
 class Presence:
-    """The facts about this daemon that others may read. Read from the heartbeat's thread, written on the loop."""
+    """The facts about this daemon that others may read, kept by the loop; the heartbeat's thread counts and reads."""
 
     instance: str
     concurrency: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from jobqd.settings.local import INSTANCE, local_address
 from jobqd.settings.problems import Problem
 from jobqd.units import format_duration
 
@@ -16,7 +17,7 @@ _HASH_TAG = re.compile(r"[^{}]*\{[^{}]+\}")
 
 def contradictions(settings: Settings) -> list[Problem]:
     """Return what cannot be meant, as problems whose subject is the dotted name of a setting."""
-    return [*_retry_delays(settings), *_redis(settings), *_queue(settings)]
+    return [*_retry_delays(settings), *_redis(settings), *_queue(settings), *_metrics(settings)]
 
 
 def oddities(settings: Settings) -> list[str]:
@@ -74,6 +75,15 @@ def _redis(settings: Settings) -> list[Problem]:
             )
         )
     return problems
+
+
+def _metrics(settings: Settings) -> list[Problem]:
+    try:
+        if settings.metrics:
+            local_address(settings.metrics, settings.instance)
+    except ValueError as error:
+        return [Problem("metrics", f"with {settings.instance} for {INSTANCE}, {error}", "write a shorter path")]
+    return []
 
 
 def _queue(settings: Settings) -> list[Problem]:
