@@ -31,7 +31,7 @@ class Told:
 class Office:
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
-        self.coming: Settings | ConfigError = self.settings
+        self.coming: Settings | Exception = self.settings
         self.environs: list[dict[str, str]] = []
         self.adopted: list[Settings] = []
         self.log, self.told, self.state = RecordingLog(), Told(), "running"
@@ -43,7 +43,7 @@ class Office:
 
     def _again(self, environ: Any) -> Loaded:
         self.environs.append(dict(environ))
-        if isinstance(self.coming, ConfigError):
+        if isinstance(self.coming, Exception):
             raise self.coming
         return Loaded(self.coming, {}, ["a warning"])
 
@@ -101,6 +101,21 @@ async def test_a_bad_configuration_changes_nothing_and_says_why() -> None:
     ((level, event, fields),) = office.log.records
     assert (level, event, fields["problem"]) == ("error", "daemon.reload_refused", report.problem)
     assert office.told.said == ["reloading", "ready"]
+
+
+async def test_whatever_goes_wrong_while_it_is_read_is_told_and_changes_nothing() -> None:
+    office = Office()
+    office.coming = RuntimeError("can't start new thread")
+    report = await office.reloader.reload()
+    assert (report.problem, office.adopted) == ("RuntimeError: can't start new thread", [])
+    assert office.log.of("daemon.reload_refused")[0]["problem"] == report.problem
+    assert office.told.said == ["reloading", "ready"]
+
+
+async def test_the_smallest_duration_can_be_told() -> None:
+    office = Office()
+    office.coming = Settings(retry_delay=1e-8)
+    assert (await office.reloader.reload()).changed == ["retry_delay: 10s -> 1e-08"]
 
 
 @pytest.mark.parametrize(("state", "read", "said"), [("starting", 1, []), ("stopping", 0, [])])

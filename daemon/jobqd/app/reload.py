@@ -134,22 +134,27 @@ class Reloader:
         try:
             # In a thread: files may lie on a disk that hangs.
             loaded = await asyncio.to_thread(self._again, environ)
+            changes = list(differences(self._settings, loaded.settings))
+            report = _report(changes)
         except ConfigError as error:
             self._log.error("daemon.reload_refused", problem=_one_line(str(error)))
             return Report(problem=str(error))
-        changes = list(differences(self._settings, loaded.settings))
+        except Exception as error:  # noqa: BLE001 - it is told
+            # No thread is left to read in, or whatever it is: no reason to end a daemon that is well.
+            problem = f"{type(error).__name__}: {error}"
+            self._log.exception("daemon.reload_refused", problem=_one_line(problem))
+            return Report(problem=problem)
         for warning in (*loaded.warnings, *self._warn(loaded.settings)):
             self._log.warning("config.warning", problem=warning)
         kept = {change.name[0]: change.old for change in changes if not change.live}
         self._settings, self._environ = loaded.settings.model_copy(update=kept), dict(environ)
         self._adopt(self._settings)
-        return self._tell(changes)
-
-    def _tell(self, changes: list[Change]) -> Report:
-        report = Report(
-            [str(change) for change in changes if change.live], [str(change) for change in changes if not change.live]
-        )
         self._log.info("daemon.reloaded", changes=", ".join(report.changed) or "nothing has changed")
         if report.restart:
             self._log.warning("daemon.restart_needed", changes=", ".join(report.restart))
         return report
+
+
+def _report(changes: list[Change]) -> Report:
+    live, others = ([str(change) for change in changes if change.live is kind] for kind in (True, False))
+    return Report(live, others)

@@ -40,6 +40,13 @@ class Kind:
         return core_schema.no_info_plain_validator_function(self.parse)
 
 
+def _reads_as(text: str, seconds: float) -> bool:
+    try:
+        return parse_duration(text) == seconds
+    except ValueError:
+        return False  # "1e-05ms"
+
+
 @dataclass(frozen=True, slots=True)
 class Duration(Kind):
     """Seconds, between two bounds."""
@@ -64,8 +71,7 @@ class Duration(Kind):
 
     def show(self, value: float) -> str:
         """Return a duration that reads back as exactly this value."""
-        text = format_duration(value)
-        return text if parse_duration(text) == value else f"{value:.15g}s"
+        return next(text for text in (format_duration(value), f"{value:.15g}s", repr(value)) if _reads_as(text, value))
 
 
 @dataclass(frozen=True, slots=True)

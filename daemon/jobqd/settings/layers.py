@@ -179,8 +179,9 @@ def from_file(path: Path, named_by: str) -> Layer:
         sudo = "run it with sudo, " if isinstance(error, PermissionError) else ""
         remedy = f"{sudo}let the user of this process read it, or name another with --config or JOBQD_CONFIG"
         layer.problems.append(Problem(where, reading_failed(error), remedy))
-    except ValueError as error:
-        # TOMLDecodeError, UnicodeDecodeError, and the bare ValueError of an integer of thousands of digits.
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError, UnicodeDecodeError, the bare ValueError of an integer of thousands of digits, and what the
+        # parser raises at hundreds of brackets.
         remedy = 'correct that line; every text needs quotes: queue = "job_queue"'
         layer.problems.append(Problem(where, f"it is not valid TOML: {error}", remedy))
     else:
