@@ -42,6 +42,62 @@ async def quick():
         assert place.ledger.lines() == []
 
 
+WAITS = """
+@handlers.job("quick")
+async def quick(): pass
+
+@handlers.lifespan
+async def lifespan():
+    ledger.note("entering")
+    try:
+        await ledger.gate("database")
+    except asyncio.CancelledError:
+        if {stubborn}:
+            ledger.note("asked")
+            await ledger.gate("database")
+        raise
+    yield
+"""
+
+
+def test_a_stop_does_not_wait_for_a_lifespan_that_waits_for_its_database(server: RedisServer, tmp_path: Path) -> None:
+    with workshop(server, tmp_path, WAITS.format(stubborn=False)) as place:
+        daemon = place.daemon().start(ready=False)
+        place.ledger.wait_for("entering")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0, daemon.log
+        assert daemon.of("lifespan.cut_short")
+        assert "Traceback" not in daemon.log
+
+
+def test_a_second_signal_ends_a_lifespan_that_ignores_the_first(server: RedisServer, tmp_path: Path) -> None:
+    with workshop(server, tmp_path, WAITS.format(stubborn=True)) as place:
+        daemon = place.daemon().start(ready=False)
+        place.ledger.wait_for("entering")
+        daemon.signal(signal.SIGTERM)
+        place.ledger.wait_for("asked")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(timeout=9) == 0, daemon.log
+
+
+def test_a_lock_file_that_cannot_be_written_is_named(server: RedisServer, tmp_path: Path) -> None:
+    # What a full /run does: the file can be made, and not be filled.
+    handlers = """
+@handlers.job("quick")
+async def quick(): pass
+
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+"""
+    with workshop(server, tmp_path, handlers) as place:
+        daemon = place.daemon().start(ready=False)
+        assert daemon.wait() == 70, daemon.log
+        problem = daemon.wait_for("daemon.start_failed")["problem"]
+        assert f"the lock file {tmp_path}/run/jobqd-default-" in problem
+        assert "set runtime_dir" in problem
+
+
 @pytest.mark.parametrize(
     ("handlers", "settings", "says"),
     [

@@ -66,9 +66,34 @@ async def stubborn(job: Job):
         except asyncio.CancelledError:
             ledger.note("asked", job.id)
 
+@handlers.job("leaves_a_thread")
+async def leaves_a_thread(job: Job):
+    ledger.note("started", job.id)
+    await asyncio.to_thread(ledger.gate_in_thread, "never")
+
+async def never_ends():
+    while True:
+        try:
+            await ledger.gate("never")
+        except asyncio.CancelledError:
+            pass
+
+@handlers.job("leaves_a_task")
+async def leaves_a_task(job: Job):
+    job.state.append(asyncio.create_task(never_ends(), name="never ends"))
+
+@handlers.job("cancels")
+async def cancels(job: Job, only: str = ""):
+    if ledger.lines("cancels"):
+        return
+    ledger.note("cancels")
+    for task in asyncio.all_tasks():
+        if task is not asyncio.current_task() and only in ("", task.get_name()):
+            task.cancel()
+
 @handlers.lifespan
 async def lifespan():
-    yield
+    yield []
     ledger.note("lifespan left")
 """
 
@@ -131,6 +156,34 @@ def test_a_type_may_have_a_wait_of_its_own(place: Workshop) -> None:
     assert_clean_end(daemon, daemon.stop())
     assert producer.status("short") == "completed"
     assert producer.status("film") == "queued"
+
+
+@pytest.mark.parametrize(
+    ("job_type", "named"), [("leaves_a_thread", "thread uvloop_0"), ("leaves_a_task", "task never ends")]
+)
+def test_what_the_application_leaves_running_does_not_hold_the_exit_up(
+    place: Workshop, job_type: str, named: str
+) -> None:
+    daemon, producer = place.start(drain_timeout="0s"), place.producer
+    producer.put("job", job_type)
+    if job_type == "leaves_a_thread":
+        place.ledger.wait_for("started job")
+    else:
+        producer.wait("job", "completed")
+    assert daemon.stop(timeout=20) == 0
+    assert named in daemon.of("daemon.left_behind")[0]["names"]
+    assert daemon.of("daemon.stopped")
+
+
+@pytest.mark.parametrize("only", ["claim", "settle", "walk", "reload", ""])
+def test_an_application_that_cancels_our_tasks_ends_the_daemon(place: Workshop, only: str) -> None:
+    daemon, producer = place.start(), place.producer
+    producer.put("job", "cancels", only=only)
+    assert daemon.wait() == 70
+    assert daemon.of("daemon.crashed")
+    # What it had is taken back.
+    place.start()
+    producer.wait("job", "completed")
 
 
 def test_a_second_signal_ends_the_wait(place: Workshop) -> None:

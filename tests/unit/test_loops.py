@@ -67,3 +67,20 @@ async def test_loops_that_do_not_end_are_not_waited_for() -> None:
     hangs.cancel()
     await loops.close()
     assert endless.cancelled()
+
+
+@pytest.mark.parametrize("endless", [True, False])
+async def test_a_loop_that_ends_before_the_stop_is_a_crash_however_it_ended(endless: bool) -> None:
+    for cancel in (True, False):
+        log = RecordingLog()
+        loops = Loops(log)
+        task = loops.start("claim", forever() if cancel else asyncio.sleep(0), endless=endless)
+        if cancel:
+            task.cancel()
+        with pytest.raises(Crash):
+            await loops.guard(forever())
+        assert log.of("daemon.crashed")[0]["part"] == "claim"
+    loops = Loops(log)
+    loops.start("claim", asyncio.sleep(0), endless=endless)
+    loops.expect_ends()
+    assert await loops.guard(asyncio.sleep(0.01, "done")) == "done"

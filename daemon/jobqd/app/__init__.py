@@ -14,13 +14,14 @@ import uvloop
 
 from jobqd.app import signals
 from jobqd.app.daemon import Daemon, End
+from jobqd.app.leaving import leave_within
 from jobqd.app.loops import Crash
 from jobqd.app.reload import Again, Configuration
 from jobqd.app.unknown import unknown_types
 from jobqd.clock import SystemClock, World
 from jobqd.duties import startup
 from jobqd.duties.startup import Finding
-from jobqd.errors import EX_SOFTWARE, ConfigError, StartError, StoreError
+from jobqd.errors import EX_CONFIG, EX_SOFTWARE, ConfigError, StartError, StoreError
 from jobqd.handlers import Handlers, load_handlers
 from jobqd.keys import Keys
 from jobqd.logs import LogSystem, configure
@@ -55,7 +56,13 @@ def run(
             logs.logger.warning("config.warning", problem=warning)
         configuration = Configuration(settings, again or (lambda _: loaded), environ)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            end = _drive(runner.get_loop(), _life(configuration, handlers, logs, burst=burst), logs.logger)
+            loop = runner.get_loop()
+            try:
+                end = _drive(loop, _life(configuration, handlers, logs, burst=burst), logs.logger)
+            except BaseException as error:
+                leave_within(loop, logs, EX_CONFIG if isinstance(error, ConfigError) else EX_SOFTWARE)
+                raise
+            leave_within(loop, logs, end.status)
             if end.hard:
                 # Threads cannot be stopped, and Redis may hang: waiting for either would hang the stop.
                 logs.close()
@@ -63,8 +70,10 @@ def run(
     except StartError as error:
         logs.logger.critical("daemon.start_failed", problem=str(error), exc_info=error.__cause__)
         return EX_SOFTWARE
-    finally:
+    except BaseException:
         logs.close()
+        raise
+    # The log is closed by an atexit function of its own: threads are waited for before.
     return end.status
 
 
@@ -84,7 +93,8 @@ def _drive(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, End], log:
     """Run the daemon to its end, whatever the application's tasks do.
 
     asyncio lets the SystemExit and KeyboardInterrupt of any task out of the loop; one that a handler started must not
-    end the daemon. Whoever awaits that task gets its exception all the same.
+    end the daemon. Whoever awaits that task gets its exception all the same. The daemon's own task is cancelled by
+    nobody but an application that cancels all there are.
     """
     task = loop.create_task(main)
     while True:
@@ -94,6 +104,9 @@ def _drive(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, End], log:
             if task.done():
                 raise
             log.exception("loop.exit_refused", problem=repr(error))
+        except asyncio.CancelledError:
+            log.critical("daemon.crashed", part="life", exc_info=True)
+            return End(EX_SOFTWARE, hard=True)
 
 
 def _world(logs: LogSystem) -> World:

@@ -139,7 +139,7 @@ class Daemon:
 
     def _attend(self, parts: Parts, reloader: Reloader) -> None:
         """Listen to signals and to the watchdog for the whole of this life, the wait for Redis included."""
-        orders = signals.Orders(self._stop.set, reloader.ask, parts.rest)
+        orders = signals.Orders(self._ask_to_stop, reloader.ask, parts.rest)
         signals.catch(asyncio.get_running_loop(), orders)
         voucher = Voucher(self._notifier, self._world, self._watchdog, pulses=parts.pulses, stuck=parts.stuck)
         self._loops.start("vouch", voucher.run(), endless=True)
@@ -150,6 +150,10 @@ class Daemon:
         if self._stop.is_set() and not self._skip.is_set():
             self._log.info("daemon.hurrying")
             self._skip.set()
+        self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
+        self._loops.expect_ends()
         self._stop.set()
 
     async def _live(self, parts: Parts, lock: InstanceLock) -> End:
@@ -158,7 +162,8 @@ class Daemon:
         if not await self._unless_stopped(preparation.run()):
             return End()
         try:
-            parts.services.state = await self._lifespan.enter()
+            if not await self._enter_lifespan(parts):
+                return End()
             shutdown = await self._serve(parts)
             self._stuck = shutdown.stuck
             if shutdown.clean:
@@ -170,15 +175,34 @@ class Daemon:
             left = await self._lifespan.leave(_LIFESPAN_PATIENCE)
         return End(0 if left else EX_SOFTWARE, hard=self._stuck)
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do the work; None if a stop is asked for before it is done. It is cut short then: nothing is leased yet."""
+    async def _enter_lifespan(self, parts: Parts) -> bool:
+        """Start the application; false if a stop came first. A database that it waits for must not hold that up."""
+
+        async def enter() -> bool:
+            parts.services.state = await self._lifespan.enter()
+            return True
+
+        entered = await self._unless_stopped(enter(), _LIFESPAN_PATIENCE)
+        if not entered:
+            self._log.info("lifespan.cut_short")
+        return bool(entered)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T], patience: float = _CLOSE_PATIENCE) -> T | None:
+        """Do the work; None if a stop is asked for before it is done. It is cut short then: nothing is leased yet.
+
+        `patience`: seconds it has to end in, or until a second signal.
+        """
         task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if task.done():
             return task.result()
         task.cancel()
-        await asyncio.wait((task,), timeout=_CLOSE_PATIENCE)
+        hurry = asyncio.ensure_future(self._skip.wait())
+        await asyncio.wait((task, hurry), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if task.done() and not task.cancelled():
+            task.exception()  # nobody asks what came of it
         return None
 
     async def _serve(self, parts: Parts) -> Shutdown:
@@ -215,7 +239,7 @@ class Daemon:
         start("wakeup", parts.wakeup.run(self._stop))
         start("heartbeat", parts.heartbeat.died())
         if self._burst:
-            start("burst", supervisor.periodic("burst", parts.burst(self._stop.set)))
+            start("burst", supervisor.periodic("burst", parts.burst(self._ask_to_stop)))
         return start("claim", parts.claimer.run())
 
     async def _sign_off(self, parts: Parts) -> None:
