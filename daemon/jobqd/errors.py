@@ -37,7 +37,10 @@ class ArgumentError(JobqdError, ValueError):
 
 
 class EnqueueRefused(JobqdError):  # noqa: N818 - says what happened
-    """Redis or a limit refused the enqueue; nothing was written."""
+    """Redis or a limit refused the enqueue; nothing was written but the jobs of `enqueued`."""
+
+    enqueued: tuple[str, ...] = ()
+    """Ids that were enqueued before the refusal: of many jobs some may be in earlier calls."""
 
 
 class JobNotFound(JobqdError, LookupError):  # noqa: N818 - says what happened
@@ -85,6 +88,11 @@ class StoreFault(StrEnum):
 
 class StoreError(JobqdError):
     """A Redis command failed; `fault` says how to react, the message carries Redis's own words."""
+
+    enqueued: tuple[str, ...] = ()
+    """After an enqueue of many jobs: the ids that Redis has acknowledged."""
+    in_doubt: tuple[str, ...] = ()
+    """After an enqueue: ids of which it is not known whether Redis has them. Sending the same ids again is safe."""
 
     def __init__(self, fault: StoreFault, message: str) -> None:
         self.fault = fault

@@ -124,6 +124,20 @@ async def test_a_full_queue_refuses_and_names_the_limit(redis_server, keys):
             await queue.enqueue("mail")
 
 
+async def test_a_refusal_of_many_names_what_was_enqueued_before(redis_server, keys, raw):
+    async with Queue.from_url(redis_server.url, key_prefix=keys.prefix, limits=Limits(max_ready=700)) as queue:
+        with pytest.raises(EnqueueRefused, match="500 of 1000 jobs were enqueued before") as caught:
+            await queue.enqueue_many([JobSpec("mail", {"n": number}) for number in range(1000)])
+    assert list(caught.value.enqueued) == await raw.zrange(keys.ready, 0, -1)
+    assert len(caught.value.enqueued) == 500
+
+
+async def test_an_id_that_the_application_uses_for_a_hash_of_its_own_is_refused(queue, keys, raw):
+    await raw.hset(keys.job("55"), mapping={"title": "a film"})
+    with pytest.raises(EnqueueRefused, match="job:55 is a hash that is no job"):
+        await queue.enqueue("mail", id="55")
+
+
 async def test_a_full_redis_refuses_in_plain_words(own_server):
     client = redis.asyncio.Redis(unix_socket_path=str(own_server.socket))
     await client.config_set("maxmemory", "1mb")
@@ -147,7 +161,7 @@ async def test_an_enqueue_gives_up_and_names_the_job(own_server):
     async with Queue.from_url(own_server.url, retry_for=0.1) as queue:
         with pytest.raises(StoreError, match=r"did not answer for 0.1 s, so it is not known whether job a-1") as caught:
             await queue.enqueue("mail", id="a-1")
-    assert caught.value.fault is StoreFault.DOWN
+    assert (caught.value.fault, caught.value.in_doubt, caught.value.enqueued) == (StoreFault.DOWN, ("a-1",), ())
 
 
 async def test_a_result_is_waited_for(queue, worker, raw):

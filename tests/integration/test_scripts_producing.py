@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqd.errors import StoreError, StoreFault
+from jobqd.store import running
 from jobqd.store.producing import NewJob
 from tests.support.lab import DAY, Lab
 
@@ -87,6 +88,19 @@ def test_an_enqueue_makes_an_ended_hash_count_that_was_only_queued_again(lab: La
     assert lab.enqueue(new()).existing == ["queued"]
     assert (lab.where("X"), lab.ttl("X")) == (["ready"], -1)
     assert lab.claim_one().attempts == 0
+
+
+def test_a_hash_of_the_applications_own_refuses_the_call_with_nothing_written(lab: Lab) -> None:
+    lab.raw.hset(lab.keys.job("55"), mapping={"title": "a film", "status": "open"})
+    assert lab.enqueue(new("A"), new("55")).taken == "55"
+    assert lab.raw.hgetall(lab.keys.job("55")) == {"title": "a film", "status": "open"}
+    assert lab.raw.exists(lab.keys.ready, lab.keys.job("A")) == 0
+
+
+def test_a_time_long_past_does_not_make_a_new_job_too_old(lab: Lab) -> None:
+    lab.enqueue(NewJob("X", 5, {"type": "film"}, at=lab.now() - 90 * DAY))
+    lab.run(running.promote(lab.keys))
+    assert abs(float(lab.job("X")["_due_at"]) - lab.now()) < 5
 
 
 def test_a_delayed_enqueue_of_such_a_hash_forgets_the_older_job(lab: Lab) -> None:
@@ -176,6 +190,27 @@ def test_cancel_is_terminal_at_once_wherever_the_job_is(lab: Lab, state: str, an
     assert lab.raw.exists(lab.keys.held, lab.keys.held_for("type:film")) == 0
     assert lab.raw.lrange(lab.keys.finished, 0, -1) == ["X"]
     assert (lab.counters()["entered"], lab.counters()["cancelled"]) == (1, 1)
+
+
+def test_cancel_leaves_a_hash_of_the_applications_own_alone(lab: Lab) -> None:
+    lab.raw.hset(lab.keys.job("55"), mapping={"title": "a film", "status": "open"})
+    assert lab.cancel("55") == ["gone"]
+    assert lab.raw.hgetall(lab.keys.job("55")) == {"title": "a film", "status": "open"}
+    assert (lab.ttl("55"), lab.counters()) == (-1, {})
+    # With a ZADD it is a job, though one without a type.
+    lab.zadd("55")
+    assert lab.cancel("55") == ["removed"]
+
+
+def test_cancel_costs_the_same_however_many_types_wait(lab: Lab) -> None:
+    for number in range(100):
+        lab.put(f"job-{number}", f"type-{number}", score=number)
+    lab.claim(types={})
+    assert lab.raw.scard(lab.keys.held) == 100
+    lab.raw.config_resetstat()
+    assert lab.cancel(*(f"job-{number}" for number in range(10))) == ["removed"] * 10
+    assert int(lab.raw.info("commandstats")["cmdstat_zrem"]["calls"]) <= 10 * 6 + 1
+    assert lab.raw.scard(lab.keys.held) == 90
 
 
 def test_cancel_of_an_id_that_waits_for_its_hash(lab: Lab) -> None:

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from jobqd.duties.promote import Promoter
 from jobqd.errors import StoreError, StoreFault
-from jobqd.store import running
+from jobqd.store import Link, running
 from jobqd.store.producing import NewJob
 from tests.support.lab import DAY, Lab, lapse_orders
+from tests.support.log import RecordingLog
 
 # Lapsed leases
 
@@ -202,6 +204,25 @@ def test_a_late_hash_of_a_job_that_runs_by_now_is_left_alone(lab: Lab) -> None:
     lab.raw.zadd(lab.keys.missing, {"X": 1000})
     lab.promote()
     assert lab.where("X") == ["active"]
+
+
+def test_many_ids_without_a_hash_do_not_bar_one_whose_hash_came_late(lab: Lab) -> None:
+    since = lab.now() - 3
+    lab.raw.zadd(lab.keys.missing, {f"none-{number}": since for number in range(1000)})
+    lab.raw.zadd(lab.keys.held_for("missing"), {f"none-{number}": 10 for number in range(1000)})
+    lab.raw.sadd(lab.keys.held, "missing")
+    lab.hset("late")
+    lab.raw.zadd(lab.keys.missing, {"late": since + 1})
+    lab.raw.zadd(lab.keys.held_for("missing"), {"late": 10})
+    assert lab.promote().settled == 1
+    assert lab.where("late") == ["ready"]
+
+
+async def test_many_ids_to_be_given_up_are_done_without_a_pause(lab: Lab, link: Link) -> None:
+    lab.raw.zadd(lab.keys.missing, {f"none-{number}": 1000 for number in range(350)})
+    promoter = Promoter(link, lab.keys, RecordingLog())
+    assert [await promoter.run_once() for _ in range(3)] == [0.0, 0.0, 1.0]
+    assert lab.raw.exists(lab.keys.missing) == 0
 
 
 # Beat

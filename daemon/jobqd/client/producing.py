@@ -12,7 +12,7 @@ from jobqd.errors import EnqueueRefused, StoreError, StoreFault
 from jobqd.keys import Keys
 from jobqd.store import producing
 from jobqd.store.call import Call
-from jobqd.store.producing import ENQUEUE_MAX, NewJob
+from jobqd.store.producing import ENQUEUE_MAX, Enqueued, NewJob
 from jobqd.store.reading import Reading
 
 _BATCH_BYTES = 4 * 2**20
@@ -59,14 +59,30 @@ def enqueue(keys: Keys, jobs: Sequence[NewJob], limits: Limits, patience: Patien
         try:
             reply = yield from patience.call(producing.enqueue(keys, batch, max_ready=limits.max_ready))
         except StoreError as error:
-            raise _refused(error, batch, patience, so_far) from None
-        if reply.full is not None:
-            raise EnqueueRefused(
-                f"{reply.full} jobs are ready already and max_ready is {limits.max_ready}: let the daemons "
-                f"catch up, or raise max_ready{so_far}"
-            )
+            refused = _refused(error, batch, patience, so_far)
+            refused.enqueued = tuple(job.id for job in jobs[: len(answers)])
+            raise refused from None
+        if why := _not_written(reply, keys, limits):
+            unwritten = EnqueueRefused(why + so_far)
+            unwritten.enqueued = tuple(job.id for job in jobs[: len(answers)])
+            raise unwritten
         answers += reply.existing
     return answers
+
+
+def _not_written(reply: Enqueued, keys: Keys, limits: Limits) -> str:
+    """Return why a batch was refused; empty if it was not."""
+    if reply.taken is not None:
+        return (
+            f"{keys.job(reply.taken)} is a hash that is no job (it has no type): choose another id, or "
+            "give this queue a key_prefix"
+        )
+    if reply.full is not None:
+        return (
+            f"{reply.full} jobs are ready already and max_ready is {limits.max_ready}: let the daemons "
+            "catch up, or raise max_ready"
+        )
+    return ""
 
 
 def batches(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
@@ -99,11 +115,13 @@ def _refused(
         )
     if error.fault in _SEND_AGAIN:
         which = f"job {batch[0].id} was" if len(batch) == 1 else "these jobs were"
-        return StoreError(
+        told = StoreError(
             error.fault,
             f"Redis did not answer for {patience.seconds:g} s, so it is not known whether {which} enqueued; "
             f"sending the same ids again is safe{so_far}: {error}",
         )
+        told.in_doubt = tuple(job.id for job in batch)
+        return told
     return error
 
 

@@ -8,6 +8,8 @@ from jobqd.keys import Keys
 from jobqd.store import Link, running
 
 _LIMIT = 200
+_MANY_SETTLED = 100
+"""So many ids that no longer wait for their hash make it likely that there are more."""
 
 
 class Promoter:
@@ -24,6 +26,6 @@ class Promoter:
         promotion = await self._link.run(running.promote(self._keys, limit=_LIMIT))
         for job_id, reason in promotion.dropped:
             self._log.warning("job.dropped", job_id=job_id, reason=reason)
-        if promotion.moved >= _LIMIT:
+        if promotion.moved >= _LIMIT or promotion.settled >= _MANY_SETTLED:
             return 0.0
         return self._every if promotion.next_due is None else min(self._every, promotion.next_due)

@@ -18,28 +18,36 @@ local function foreign(reply)
   error(reply.err)
 end
 
-redis.call('ZREM', active, '')
+local function indexed(id)
+  return redis.call('ZSCORE', ready, id) or redis.call('ZSCORE', active, id) or redis.call('ZSCORE', scheduled, id)
+    or redis.call('ZSCORE', missing, id)
+end
+
 local time = redis.call('TIME')
 local now_text = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
 
+-- Without effect; but from a script that has written, a full Redis takes the rest too.
+redis.call('SREM', held, '')
 for _, key in ipairs({ready, scheduled, missing, held .. ':missing'}) do redis.call('ZCARD', key) end
 local replies, jobs = {}, {}
 for i = 6, #ARGV do
   local id = ARGV[i]
-  local h = redis.pcall('HMGET', job_prefix .. id, 'status', 'finished_at', '_due_at', 'type')
-  if foreign(h) or redis.call('EXISTS', job_prefix .. id) == 0 then
+  local h = redis.pcall('HMGET', job_prefix .. id, 'status', 'finished_at', '_due_at', 'type', 'held')
+  if foreign(h) or redis.call('EXISTS', job_prefix .. id) == 0 or not (h[2] or h[4] or indexed(id)) then
+    -- The last: without a type, an end and an entry it is a hash of the application's own, which shares this Redis.
     replies[#replies + 1] = 'gone'
   elseif h[2] and TERMINAL[h[1]] then
     replies[#replies + 1] = h[1] == 'cancelled' and 'already' or h[1]
   else
     local running = redis.call('ZSCORE', active, id)
     replies[#replies + 1] = running and 'cancelled' or 'removed'
-    jobs[#jobs + 1] = {id = id, running = running, reborn = h[2], entered = not h[2] and tonumber(h[3] or '')}
+    jobs[#jobs + 1] = {
+      id = id, running = running, reborn = h[2], entered = not h[2] and tonumber(h[3] or ''), reason = h[5] or 'missing',
+    }
   end
 end
 
-local reasons = redis.call('SMEMBERS', held)
-local entered, done = 0, {}
+local entered, done, left = 0, {}, {}
 for _, job in ipairs(jobs) do
   if not done[job.id] then
     done[job.id] = true
@@ -55,10 +63,10 @@ for _, job in ipairs(jobs) do
     redis.call('ZREM', ready, job.id)
     redis.call('ZREM', scheduled, job.id)
     redis.call('ZREM', active, job.id)
-    for _, reason in ipairs(reasons) do
-      redis.pcall('ZREM', held .. ':' .. reason, job.id)
-      if redis.call('EXISTS', held .. ':' .. reason) == 0 then redis.call('SREM', held, reason) end
-    end
+    -- A broken producer may name a new type with each job: only the set that this one is in is looked into. What an
+    -- error left in another is dropped by the claim that meets it.
+    redis.pcall('ZREM', held .. ':' .. job.reason, job.id)
+    left[job.reason] = true
     -- `missing` last: an entry that `held:missing` alone still has would never be looked at again.
     redis.call('ZREM', held .. ':missing', job.id)
     redis.call('ZREM', missing, job.id)
@@ -72,6 +80,9 @@ for _, job in ipairs(jobs) do
     redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"cancelled"}')
     if job.running then redis.pcall('PUBLISH', control, 'cancel ' .. job.id) end
   end
+end
+for reason in pairs(left) do
+  if redis.call('EXISTS', held .. ':' .. reason) == 0 then redis.call('SREM', held, reason) end
 end
 if entered > 0 then redis.pcall('HINCRBY', counters, 'entered', entered) end
 return replies

@@ -5,7 +5,8 @@
 -- ARGV  1 job key prefix  2 max_ready, then for each job:
 --       id, priority, when, due, how many of the following (field, value, ...)
 --       when: now | delay (due = seconds from now) | at (due = Unix time)
--- RETURNS  {'full', how many are ready} or {'ok', one text a job: '' for a new job, else the status of the one that exists}
+-- RETURNS  {'full', how many are ready}, {'taken', an id whose key holds a hash that is no job}
+--       or {'ok', one text a job: '' for a new job, else the status of the one that exists}
 --
 -- Not to be refused is not its business: at maxmemory the first HSET fails and nothing has been written.
 
@@ -31,8 +32,11 @@ end
 local jobs, replies, seen, at = {}, {}, {}, 3
 while at <= #ARGV do
   local id, size = ARGV[at], tonumber(ARGV[at + 4])
-  local h = redis.call('HMGET', job_prefix .. id, 'status', 'held', 'finished_at')
+  local h = redis.call('HMGET', job_prefix .. id, 'status', 'held', 'finished_at', 'type', 'created_at')
   local exists = seen[id] or redis.call('EXISTS', job_prefix .. id) == 1
+  -- As far as an enqueue of ours comes with its first write.
+  local begun = h[5] and (h[1] == 'queued' or h[1] == 'scheduled')
+  if exists and not seen[id] and not (h[3] or h[4] or begun or indexed(id)) then return {'taken', id} end
   local job = {
     id = id, priority = tonumber(ARGV[at + 1]), when = ARGV[at + 2], due = ARGV[at + 3], first = at + 5, size = size,
   }
@@ -103,6 +107,8 @@ for _, job in ipairs(jobs) do
   if delayed then
     local due = tonumber(job.due)
     if job.when == 'delay' then due = now + due end
+    -- The age of a job counts from when it was due: a time long past must not make a new one too old.
+    due = math.max(due, now)
     redis.call('ZADD', scheduled, string.format('%.6f', due), job.id)
   else
     redis.call('ZADD', ready, score(job), job.id)

@@ -2,10 +2,12 @@
 --
 -- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  8 counters (the rest as in claim)
 -- ARGV  1 job key prefix  2 progress channel prefix  3 how many at most  4 seconds an id may wait for its hash
--- RETURNS  {moved, milliseconds until the next is due (-1: none), {id, reason, ...} that were dropped}
+-- RETURNS  {moved, milliseconds until the next is due (-1: none), {id, reason, ...} that were dropped,
+--       how many ids no longer wait for their hash}
 
 local ready, active, scheduled, held, missing, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8]
 local job_prefix, channel_prefix, limit, patience = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local WAITING = 100
 local TERMINAL = {completed = true, failed = true, cancelled = true}
 
 -- A key of another type in a hash's place means that there is no job; any other error stops the script before it writes.
@@ -39,7 +41,14 @@ for i = 1, #due, 2 do
     moves[#moves + 1] = {id = id, due = due[i + 1], priority = h[3], entered = tonumber(h[4] or '')}
   end
 end
-local waiting = redis.call('ZRANGEBYSCORE', missing, '-inf', string.format('%.6f', now - 1), 'WITHSCORES', 'LIMIT', 0, 100)
+-- The newest too: a broken producer's many ids without a hash must not bar those whose hash is late.
+local a_while_ago = string.format('%.6f', now - 1)
+local waiting, settled = redis.call('ZRANGEBYSCORE', missing, '-inf', a_while_ago, 'WITHSCORES', 'LIMIT', 0, WAITING), 0
+local older = redis.call('ZCOUNT', missing, '-inf', a_while_ago)
+if older > WAITING then
+  local newest = redis.call('ZRANGE', missing, math.max(WAITING, older - WAITING), older - 1, 'WITHSCORES')
+  for _, entry in ipairs(newest) do waiting[#waiting + 1] = entry end
+end
 
 -- 2. Write: into `ready` first.
 local function score(priority)
@@ -76,6 +85,7 @@ for i = 1, #waiting, 2 do
     end
     redis.call('ZREM', held .. ':missing', id)
     redis.call('ZREM', missing, id)
+    settled = settled + 1
   end
 end
 if #waiting > 0 and redis.call('EXISTS', held .. ':missing') == 0 then redis.call('SREM', held, 'missing') end
@@ -85,4 +95,4 @@ if #dropped > 0 then redis.pcall('HINCRBY', counters, 'dropped', #dropped / 2) e
 local next_due = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
 local wait = -1
 if next_due[2] then wait = math.max(0, math.ceil((tonumber(next_due[2]) - now) * 1000)) end
-return {#moves, math.min(wait, 3600000), dropped}
+return {#moves, math.min(wait, 3600000), dropped, settled}

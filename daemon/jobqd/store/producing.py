@@ -28,10 +28,14 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """`full`: nothing was written, so many jobs are ready already. Else for each job "" or the status it had."""
+    """For each job "" or the status it had; or why nothing was written.
 
-    full: int | None
+    `full`: so many jobs are ready already. `taken`: the key of this id holds a hash that is no job.
+    """
+
     existing: list[str]
+    full: int | None = None
+    taken: str | None = None
 
 
 def enqueue(keys: Keys, jobs: Sequence[NewJob], *, max_ready: int) -> Call[Enqueued]:
@@ -51,8 +55,10 @@ def enqueue(keys: Keys, jobs: Sequence[NewJob], *, max_ready: int) -> Call[Enque
 
 def _enqueued(reply: Any) -> Enqueued:
     if reply[0] == "full":
-        return Enqueued(int(reply[1]), [])
-    return Enqueued(None, list(reply[1]))
+        return Enqueued([], full=int(reply[1]))
+    if reply[0] == "taken":
+        return Enqueued([], taken=str(reply[1]))
+    return Enqueued(list(reply[1]))
 
 
 def cancel(keys: Keys, job_ids: Sequence[str], *, job_ttl: float) -> Call[list[str]]:

@@ -144,11 +144,15 @@ def _lapses(reply: Any) -> Lapses:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """How many jobs became ready, seconds until the next is due (None: none), and ids dropped with the reason."""
+    """How many jobs became ready, seconds until the next is due (None: none), and ids dropped with the reason.
+
+    `settled`: how many ids no longer wait for their hash.
+    """
 
     moved: int
     next_due: float | None
     dropped: list[tuple[str, str]]
+    settled: int
 
 
 def promote(keys: Keys, *, limit: int = 200) -> Call[Promotion]:
@@ -158,7 +162,7 @@ def promote(keys: Keys, *, limit: int = 200) -> Call[Promotion]:
 
 
 def _promotion(reply: Any) -> Promotion:
-    return Promotion(int(reply[0]), None if reply[1] < 0 else reply[1] / 1000, pairs(reply[2]))
+    return Promotion(int(reply[0]), None if reply[1] < 0 else reply[1] / 1000, pairs(reply[2]), int(reply[3]))
 
 
 @dataclass(frozen=True, slots=True)
