@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis.asyncio
@@ -16,6 +18,7 @@ from jobqd.store import Link, SyncLink, Target, running
 from jobqd.store.link import pack
 from tests.redis_server import RedisServer
 from tests.support.proxy import reply_thief
+from tests.support.servers import newest_server
 
 ERRORS = [
     ("LOADING Redis is loading the dataset in memory", StoreFault.DOWN),
@@ -132,6 +135,29 @@ async def test_bytes_that_are_no_text_go_and_come_unchanged(link: Link, raw: red
 def test_a_text_with_surrogates_that_stand_for_no_byte_can_be_sent() -> None:
     assert b"half \\ud800 a pair" in pack(("ECHO", "half \ud800 a pair"))
     assert b"a byte \xff" in pack(("ECHO", "a byte \udcff"))
+
+
+async def test_those_who_wait_for_a_server_that_hangs_fail_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobqd.store.link.REPLY_TIMEOUT", 0.5)
+    with newest_server() as server:
+        link, sync = Link(Target(server.url)), SyncLink(Target(server.url), timeout=0.5)
+        await link.command("PING")
+        sync.command("PING")
+        server.freeze()
+        began = time.monotonic()
+        answers = await asyncio.gather(*(link.command("PING") for _ in range(20)), return_exceptions=True)
+        assert {str(answer) for answer in answers} == {"no reply from Redis within 0.5 s"}
+        assert time.monotonic() - began < 5
+        with ThreadPoolExecutor(20) as threads:
+            tries = [threads.submit(sync.command, "PING") for _ in range(20)]
+        assert all(isinstance(each.exception(), StoreError) for each in tries)
+        assert time.monotonic() - began < 10
+        server.thaw()
+        # A call that comes after the failure is tried.
+        assert await link.command("PING") == "PONG"
+        assert sync.command("PING") == "PONG"
+        await link.close()
+        sync.close()
 
 
 def test_a_thread_link_is_used_by_one_call_at_a_time(target: Target) -> None:

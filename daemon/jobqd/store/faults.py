@@ -150,6 +150,11 @@ def unusable(error: Exception) -> bool:
     return fault_of(error) is StoreFault.DENIED and not isinstance(error, redis_errors.NoPermissionError)
 
 
+def late(error: Exception) -> bool:
+    """Whether the server did not answer, or take the connection, in time."""
+    return isinstance(error, TimeoutError | redis_errors.TimeoutError)
+
+
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     """Return the error of TLS that an exception of redis-py came from: it keeps no more than its text."""
     depth = 0

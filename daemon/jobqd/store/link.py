@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from jobqd.errors import StoreError, StoreFault
 from jobqd.keys import BASE_KINDS
 from jobqd.store.call import Argument, Call, misplaced
 from jobqd.store.connect import REPLY_TIMEOUT, Target
-from jobqd.store.faults import RAISED, elsewhere, no_script, store_error, unusable
+from jobqd.store.faults import RAISED, elsewhere, late, no_script, store_error, unusable
 from jobqd.store.wire import peer, send
 
 T = TypeVar("T")
@@ -46,6 +47,27 @@ def _timed_out() -> StoreError:
     return StoreError(StoreFault.DOWN, f"no reply from Redis within {REPLY_TIMEOUT:g} s")
 
 
+class _Hung:
+    """When a server last did not answer in time. Whoever waited for a turn meanwhile need not wait as long again.
+
+    Without it a hundred callers of one connection would wait five seconds each, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._at = -math.inf
+        self._problem = ""
+
+    def note(self, error: StoreError) -> StoreError:
+        """Take note of a call that was not answered in time; returns its error."""
+        self._at, self._problem = time.monotonic(), str(error)
+        return error
+
+    def check(self, asked: float) -> None:
+        """Raise StoreError for a call that waits since `asked` (monotonic) and could have failed with the other."""
+        if self._at > asked:
+            raise StoreError(StoreFault.DOWN, self._problem)
+
+
 class Link:
     """An asyncio connection. Calls wait for each other; a failure closes it and the next call connects again.
 
@@ -56,6 +78,7 @@ class Link:
         self._target = target
         self._name = name
         self._lock = asyncio.Lock()
+        self._hung = _Hung()
         self._connection: AsyncConnection | None = None
         self.generation = 0
         """Raised by every new connection: what was set up on an older one is gone."""
@@ -74,7 +97,9 @@ class Link:
 
     async def run(self, call: Call[T]) -> T:
         """Run a script and return its parsed reply. Raises StoreError."""
+        asked = time.monotonic()
         async with self._lock:
+            self._hung.check(asked)
             sent = time.perf_counter()
             try:
                 reply = await self._execute(call)
@@ -104,18 +129,22 @@ class Link:
 
     async def command(self, *command: Argument) -> Any:
         """Run one command and return its reply. Raises StoreError."""
+        asked = time.monotonic()
         async with self._lock:
+            self._hung.check(asked)
             return await self._answer(command)
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Send several commands at once, without a transaction, and return their replies. Raises StoreError."""
+        asked = time.monotonic()
         async with self._lock:
+            self._hung.check(asked)
             try:
                 return await self._exchange_all(commands)
             except RAISED as error:
                 # Replies of later commands may be on their way: this connection is out of step.
                 await self._drop()
-                raise store_error(error) from None
+                raise self._told(error) from None
 
     async def close(self) -> None:
         """Close the connection; a later call opens a new one."""
@@ -136,7 +165,7 @@ class Link:
                 return await connection.read_response()
         except TimeoutError:
             await self._drop()
-            raise _timed_out() from None
+            raise self._hung.note(_timed_out()) from None
         except asyncio.CancelledError:
             await self._drop()
             raise
@@ -149,7 +178,7 @@ class Link:
                 return [await connection.read_response() for _ in commands]
         except TimeoutError:
             await self._drop()
-            raise _timed_out() from None
+            raise self._hung.note(_timed_out()) from None
         except asyncio.CancelledError:
             await self._drop()
             raise
@@ -164,7 +193,10 @@ class Link:
             self._target.doubt()
         if unusable(error):
             await self._drop()
-        return store_error(error)
+        return self._told(error)
+
+    def _told(self, error: Exception) -> StoreError:
+        return self._hung.note(store_error(error)) if late(error) else store_error(error)
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -179,13 +211,16 @@ class SyncLink:
         self._target = target
         self._timeout = timeout
         self._lock = threading.Lock()
+        self._hung = _Hung()
         self._connection: SyncConnection | None = None
         self._pid = os.getpid()
         self.generation = 0
 
     def run(self, call: Call[T]) -> T:
         """Run a script and return its parsed reply. Raises StoreError."""
+        asked = time.monotonic()
         with self._guard():
+            self._hung.check(asked)
             try:
                 reply = self._execute(call)
             except StoreError as error:
@@ -211,19 +246,23 @@ class SyncLink:
 
     def command(self, *command: Argument) -> Any:
         """Run one command and return its reply. Raises StoreError."""
+        asked = time.monotonic()
         with self._guard():
+            self._hung.check(asked)
             return self._answer(command)
 
     def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Send several commands at once, without a transaction, and return their replies. Raises StoreError."""
+        asked = time.monotonic()
         with self._guard():
+            self._hung.check(asked)
             try:
                 connection = self._connection or self._connect()
                 connection.send_packed_command([pack(command) for command in commands], check_health=False)
                 return [connection.read_response() for _ in commands]
             except RAISED as error:
                 self._drop()
-                raise store_error(error) from None
+                raise self._told(error) from None
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""
@@ -257,7 +296,10 @@ class SyncLink:
             self._target.doubt()
         if unusable(error):
             self._drop()
-        return store_error(error)
+        return self._told(error)
+
+    def _told(self, error: Exception) -> StoreError:
+        return self._hung.note(store_error(error)) if late(error) else store_error(error)
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
