@@ -18,7 +18,7 @@ from jobqd.errors import ArgumentError, Fail, LeaseLost, Retry, Snooze, StoreErr
 from jobqd.handlers import Handler, ResultError, encode_result
 from jobqd.job import Job, SyncJob
 from jobqd.reminder import Reminder
-from jobqd.retry import expired
+from jobqd.retry import ERROR_LIMIT, expired, shorten_text
 from jobqd.runs import Completed, Crashed, Ending, Failed, Interrupted, Outcome, Run, Snoozed
 from jobqd.units import format_duration
 
@@ -80,9 +80,12 @@ class Executor:
         return self.reminder.overdue(run)
 
     async def end_programs(self, run: Run) -> None:
-        """End the programs of a run that did not end itself: its job may be handed on only after that."""
+        """Kill the programs and the process of a run that does not end: its job may be handed on only after that."""
         if run.context is not None:
-            await run.context.close()
+            await run.context.kill()
+        if run.child is not None:
+            run.child.kill_all()
+            await run.child.close()
 
     async def _in_child(self, run: Run, children: Children) -> Outcome:
         """Let all of this happen in a process of its own; here are only its limits, and what it reports."""
@@ -90,6 +93,8 @@ class Executor:
             return _outcome_of_ending(run, run.ending)
         context = run.context = RunContext(run, self._services)
         child = run.child = children.child(run, context)
+        if run.asked:
+            child.ask_to_finish()
         outcome: Outcome
         try:
             async with AsyncExitStack() as limits:
@@ -103,7 +108,7 @@ class Executor:
         finally:
             await child.close()
             await self._close(run, context)
-        if run.ending is not None and not isinstance(outcome, Completed | Crashed):
+        if run.ending is not None and not run.returned and not isinstance(outcome, Completed | Crashed):
             return _outcome_of_ending(run, run.ending)
         return outcome
 
@@ -118,10 +123,10 @@ class Executor:
             else:
                 value = await handler.invoke(None, arguments)
             run.performing, run.returned = False, True
-            outcome = self._completed(run, value)
+            outcome = run.outcome = self._completed(run, value)
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is data here
             run.performing, run.returned = False, True
-            outcome = self._ended(run, error)
+            outcome = run.outcome = self._ended(run, error)
         finally:
             timer.cancel()
             if run.ending is not None:
@@ -135,6 +140,8 @@ class Executor:
         self, run: Run, handler: Handler[..., Any], arguments: dict[str, Any], context: RunContext
     ) -> Any:
         run.stopping = asyncio.Event()
+        if run.asked:
+            run.stopping.set()
         job = Job(run.claimed, context, run.stopping)
         async with self._watched(run, context):
             if handler.is_async:
@@ -269,8 +276,9 @@ def _message(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - a broken __str__ must not cost the job its record
         text = "(its message could not be made)"
     if isinstance(error, KeyError):
-        return f"KeyError: {text}"  # the bare key tells nobody what happened
-    return text or type(error).__name__
+        text = f"KeyError: {text}"  # the bare key tells nobody what happened
+    # Cut here, and not only where it is stored: from a child process it goes through a pipe.
+    return shorten_text(text, ERROR_LIMIT) or type(error).__name__
 
 
 def _trace(error: BaseException) -> str:

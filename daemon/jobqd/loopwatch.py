@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobqd.clock import World
+from jobqd.ownership import owner_of, trace
 from jobqd.runs import Run, Runs
 from jobqd.units import format_duration
 
@@ -35,6 +36,7 @@ class LoopWatch:
         """Seconds after which a loop that is still blocked is given up."""
         self._give_up = give_up
         self._loop = asyncio.get_running_loop()
+        trace(self._loop)
         self._thread = threading.get_ident()
         self._asked: float | None = None
         self._next_report = BLOCKED_AFTER
@@ -78,4 +80,8 @@ class LoopWatch:
             task = asyncio.current_task(self._loop)
         except RuntimeError:
             return None
-        return next((run for run in self._runs.snapshot() if run.task is task and task is not None), None)
+        if task is None:
+            return None
+        runs = self._runs.snapshot()
+        owner = owner_of(task)
+        return next((run for run in runs if run.task is task or run is owner), None)

@@ -10,6 +10,7 @@ from jobqd.clock import World
 from jobqd.executor import Executor
 from jobqd.handlers import Handlers
 from jobqd.job import Claimed
+from jobqd.ownership import own
 from jobqd.policy import Policies
 from jobqd.runs import Ending, Failed, Interrupted, Outcome, Run, Runs, Snoozed
 
@@ -20,7 +21,7 @@ GRACE = 3.5
 """Seconds that a stop gives to runs that were told to end: for what they do then, and for their programs to end."""
 HURRIED_GRACE = 1.0
 """The same once a second signal came."""
-_PROGRAMS_PATIENCE = 10.0
+_KILL_PATIENCE = 1.0
 
 
 class Pool:
@@ -115,6 +116,7 @@ class Pool:
         self._submit(run, Interrupted(reason, begun=False))
 
     async def _work(self, run: Run) -> None:
+        own(run)
         outcome: Outcome
         try:
             outcome = await self._executor.execute(run)
@@ -204,7 +206,7 @@ class Pool:
             run.given_up, run.ended = True, self._clock.monotonic()
         if unended:
             endings = [asyncio.ensure_future(self._executor.end_programs(run)) for run in unended]
-            await asyncio.wait(endings, timeout=_PROGRAMS_PATIENCE)
+            await asyncio.wait(endings, timeout=_KILL_PATIENCE)
         return unended
 
     def _stop(self, run: Run) -> None:

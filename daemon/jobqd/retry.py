@@ -15,7 +15,8 @@ from jobqd.runs import Completed, Crashed, Failed, Interrupted, Lapsed, Outcome,
 
 MAX_LAPSES = 10
 """A job whose lease ran out so often is dead-lettered: it never gets to its end."""
-_ERROR_LIMIT = 4_000
+ERROR_LIMIT = 4_000
+"""Most characters of an error's text that are kept."""
 _HISTORY_ERROR_LIMIT = 300
 
 
@@ -95,7 +96,7 @@ def _failed(key: tuple[str, str, int], claimed: Claimed, failure: Failed, policy
         _charge(claimed, policy),
         delay=0.0 if dead else delay,
         ttl=policy.dead_ttl,
-        error=_cut(failure.error, _ERROR_LIMIT) or failure.error_type or "failed",
+        error=shorten_text(failure.error, ERROR_LIMIT) or failure.error_type or "failed",
         error_type=failure.error_type,
         traceback=failure.traceback,
         history=_history(attempt, claimed.fence, failure.error_type, failure.error),
@@ -130,7 +131,7 @@ def _crashed(key: tuple[str, str, int], claimed: Claimed, crash: Crashed, policy
         "crashes",
         delay=0.0 if dead else backoff(crashes, policy, random),
         ttl=policy.dead_ttl,
-        error=_cut(crash.error, _ERROR_LIMIT),
+        error=shorten_text(crash.error, ERROR_LIMIT),
         error_type="Crashed",
         traceback=crash.traceback,
         history=_history(claimed.attempts + 1, claimed.fence, "Crashed", crash.error),
@@ -142,10 +143,11 @@ def _history(attempt: int, fence: int, error_type: str, error: str) -> str:
         "attempt": attempt,
         "fence": fence,
         "error_type": error_type,
-        "error": _cut(error, _HISTORY_ERROR_LIMIT),
+        "error": shorten_text(error, _HISTORY_ERROR_LIMIT),
     }
     return json.dumps(entry, separators=(",", ":"))
 
 
-def _cut(text: str, limit: int) -> str:
+def shorten_text(text: str, limit: int) -> str:
+    """Return a text, cut where it is longer."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

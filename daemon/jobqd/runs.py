@@ -95,8 +95,8 @@ class Run:
     """One run of one job in this process, from its claim until Redis has its outcome."""
 
     __slots__ = (
-        "child", "claimed", "context", "ended", "ending", "given_up", "handler", "performing", "policy", "returned",
-        "started", "stopping", "suspect", "task", "thread", "thread_id",
+        "asked", "child", "claimed", "context", "ended", "ending", "given_up", "handler", "outcome", "performing",
+        "policy", "returned", "started", "stopping", "suspect", "task", "thread", "thread_id",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, handler: Any, policy: Policy, started: float) -> None:
@@ -110,6 +110,10 @@ class Run:
         self.ending: Ending | None = None
         self.returned = False
         """True from the end of the application's code: a stop has nothing left to end."""
+        self.outcome: Outcome | None = None
+        """How the application's code ended, while what it left is cleared away: a stop must not make it run again."""
+        self.asked = False
+        """Whether a stop asked it to finish, perhaps before its handler began."""
         self.given_up = False
         """True once a stop has handed its job back although it had not ended."""
         self.performing = False
@@ -133,7 +137,8 @@ class Run:
         return (self.claimed.id, self.claimed.fence)
 
     def ask_to_finish(self) -> None:
-        """Set the `stopping` of its job, wherever that is."""
+        """Set the `stopping` of its job, wherever that is or will be."""
+        self.asked = True
         if self.stopping is not None:
             self.stopping.set()
         if self.thread is not None:

@@ -7,15 +7,22 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from jobqd import SyncQueue
+from jobqd.children import Children
 from jobqd.duties.burst import Burst
+from jobqd.guardian import Guardian
 from jobqd.keys import Keys
+from jobqd.runs import Completed
 from jobqd.store import Link
 from tests.redis_server import RedisServer
-from tests.support.daemon import Daemon
+from tests.support.daemon import Application, Daemon
+from tests.support.log import RecordingLog
+from tests.support.parts import claimed, run_of
+from tests.support.processes import alive
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
 from tests.support.workshop import Workshop, workshop
@@ -29,7 +36,12 @@ ledger.note("imported by", os.getpid())
 @handlers.lifespan
 async def lifespan():
     ledger.note("entered")
+    if ledger.lines("slow start") and os.getpid() == os.getsid(0):
+        await ledger.gate("started")
     yield {"pid": os.getpid()}
+    if ledger.lines("slow end"):
+        ledger.note("leaving")
+        await ledger.gate("left")
     ledger.note("left")
 
 @handlers.around
@@ -69,6 +81,11 @@ async def ends(how: str):
         raise Snooze("1h")
     if how == "nan":
         return float("nan")
+    if how == "slow end":
+        ledger.note("slow end")
+        raise Fail("bad input")
+    if how == "long":
+        raise Fail("x" * 6_000_000)
     if how == "large":
         return "x" * 2_000_000
     raise ValueError("broken film")
@@ -108,6 +125,14 @@ async def waits(job: Job):
         ledger.note("cancelled", job.fence)
         raise
     return "done"
+
+@handlers.job("ignores", process=True, drain_timeout="1h")
+async def ignores(job: Job):
+    ledger.note("ignores", job.fence, os.getpid())
+    try:
+        await ledger.gate("never")
+    except asyncio.CancelledError:
+        await ledger.gate("never")
 
 @handlers.job("stubborn", process=True, timeout="300ms", max_attempts=2, retry_delay=0, retry_max_delay=0)
 def stubborn(job: SyncJob):
@@ -162,13 +187,6 @@ def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
     with workshop(server, tmp_path, HANDLERS) as place:
         yield place
         place.producer.redis.flushall()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def cancel(place: Workshop, job_id: str) -> None:
@@ -231,6 +249,7 @@ def test_each_end_comes_through(place: Workshop) -> None:
     assert 'raise ValueError("broken film")' in raised["traceback"]
     assert producer.run("3", "ends", how="nan")["error_type"] == "ResultError"
     assert "more than max_result" in producer.run("4", "ends", how="large")["error"]
+    assert producer.run("7", "ends", how="long")["error"] == "x" * 3999 + "…"
     misfit = producer.run("5", "ends")
     assert (misfit["error_type"], misfit["attempts"]) == ("ArgumentError", "1")
     producer.put("6", "ends", how="snooze")
@@ -323,6 +342,63 @@ def test_a_stop_hands_the_job_back_uncharged(place: Workshop) -> None:
     assert "crashes" not in job
     assert place.ledger.lines("cancelled") == ["cancelled 1"]
     assert producer.job("a")["result"] == '"in time"'
+
+
+def test_a_stop_while_its_process_starts_is_heard_by_the_handler(place: Workshop) -> None:
+    daemon, producer = place.start(**MODEST), place.producer
+    place.ledger.note("slow start")
+    producer.put("a", "asked")
+    eventually(lambda: len(place.ledger.lines("entered")) == 2)
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for("daemon.draining")
+    place.ledger.open("started")
+    assert daemon.wait() == 0
+    assert producer.job("a")["result"] == '"in time"'
+
+
+async def test_a_stop_that_comes_before_its_order_waits_for_it(tmp_path: Path) -> None:
+    application = Application(tmp_path, HANDLERS)
+    guardian = Guardian()
+    children = Children(guardian, ["handlers:handlers"], application.directory, max_result=2**20, log_level="info")
+    run = run_of(claimed(type="asked"), handler=object())
+    child = children.child(run, SimpleNamespace(log=RecordingLog()))  # type: ignore[arg-type]
+    child.ask_to_finish()
+    try:
+        await child.start()
+        assert await child.outcome() == Completed('"in time"')
+    finally:
+        await child.close()
+        guardian.close()
+
+
+@pytest.mark.parametrize("stop", ["drain", "hurry"])
+def test_a_stop_after_the_handler_ended_does_not_change_how(place: Workshop, stop: str) -> None:
+    daemon, producer = place.start(drain_timeout="0s", **MODEST), place.producer
+    producer.put("f", "ends", how="slow end")
+    place.ledger.wait_for("leaving")
+    daemon.signal(signal.SIGTERM)
+    if stop == "hurry":
+        daemon.wait_for("daemon.draining")
+        daemon.signal(signal.SIGTERM)
+    eventually(lambda: producer.job("f").get("status") == "failed")
+    place.ledger.open("left")
+    assert daemon.wait() == 0
+    job = producer.job("f")
+    assert (job["error"], job["attempts"], job.get("interruptions")) == ("bad input", "1", None)
+
+
+def test_a_second_signal_kills_a_process_before_its_job_is_handed_back(place: Workshop) -> None:
+    daemon, producer = place.start(**MODEST), place.producer
+    place.ledger.note("slow end")
+    producer.put("i", "ignores")
+    pid = pid_in(place, "ignores 1")
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for("daemon.draining")
+    daemon.signal(signal.SIGTERM)
+    eventually(lambda: producer.job("i")["status"] == "queued")
+    assert not alive(pid)
+    place.ledger.open("left")
+    assert daemon.wait() == 0
 
 
 def test_a_signal_for_the_whole_service_is_not_a_crash(place: Workshop) -> None:

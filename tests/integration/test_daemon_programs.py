@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from jobqd.store import SyncLink, Target, producing
 from tests.redis_server import RedisServer
+from tests.support.processes import alive
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
 from tests.support.workshop import Workshop, workshop
@@ -40,6 +42,12 @@ def runs_in_thread(job: SyncJob):
     for line in job.exec("sh", "-c", FAMILY, kill_after=1):
         ledger.note("pid", line)
 
+@handlers.job("leaves_it_stubborn", drain_timeout=0)
+async def leaves_it_stubborn(job: Job):
+    async for line in job.exec("sh", "-c", "trap '' TERM; echo $$; while :; do sleep 0.05; done", kill_after="1m"):
+        ledger.note("pid", line)
+        return "left early"
+
 @handlers.job("counts")
 async def counts(job: Job):
     done = await job.exec("sh", "-c", "echo one; echo two")
@@ -65,14 +73,6 @@ def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
 
 def pids(place: Workshop) -> list[int]:
     return [int(line.split()[1]) for line in place.ledger.lines("pid ")]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def family(place: Workshop) -> list[int]:
@@ -103,6 +103,18 @@ def test_a_program_that_the_handler_left_running_ends_with_the_run(place: Worksh
     job = place.producer.run("job", "leaves_it_running")
     assert job["result"] == '"left early"'
     assert not any(map(alive, family(place)))
+
+
+def test_a_stop_does_not_lose_the_result_of_a_handler_whose_program_takes_long_to_end(place: Workshop) -> None:
+    daemon = place.start()
+    place.producer.put("job", "leaves_it_stubborn")
+    (line,) = eventually(lambda: place.ledger.lines("pid"))
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < 6
+    job = place.producer.job("job")
+    assert (job["result"], job.get("interruptions")) == ('"left early"', None)
+    assert not alive(int(line.split()[1]))
 
 
 @pytest.mark.parametrize("job_type", ["runs", "runs_in_thread"])

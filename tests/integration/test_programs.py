@@ -22,6 +22,7 @@ import uvloop
 from jobqd.errors import ProgramError
 from jobqd.guardian import Guardian
 from jobqd.programs import MAX_OUTPUT, Finished, Program, ProgramOptions, SyncProgram
+from tests.support.processes import alive
 
 PATIENCE = 15.0
 DAEMON = Path(__file__).parents[2] / "daemon"
@@ -73,13 +74,6 @@ def gone(pid: int) -> None:
     ended = poll.poll(PATIENCE * 1000)
     os.close(descriptor)
     assert ended, f"process {pid} is still there"
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 # Output

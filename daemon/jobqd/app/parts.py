@@ -238,6 +238,7 @@ class Parts:
             self._seat.worker,
             self.runs,
             self._world,
+            guardian=self.guardian,
             owed=self.settler.owed,
         )
         limit = block_limit(self.settings.block_limit, self._watchdog)

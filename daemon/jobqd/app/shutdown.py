@@ -87,7 +87,7 @@ class Shutdown:
         await self._within(min(self._left(end - _RESERVE), _CLAIM_PATIENCE), claiming)
         for run in left:
             # Threads, and coroutines that ignore their cancel: this process ends as soon as their jobs are handed back.
-            parts.settler.submit(run, Interrupted(str(Ending.STOP)))
+            parts.settler.submit(run, run.outcome or Interrupted(str(Ending.STOP)))
         await self._flush(end - _RESERVE)
         self.countdown.allow(HOOKS_PATIENCE)
         await parts.reporter.wait_hooks(HOOKS_PATIENCE)

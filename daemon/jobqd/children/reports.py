@@ -15,6 +15,7 @@ from jobqd.logs.text import shown
 from jobqd.runs import Run
 
 _PROGRESS_EVERY = 0.05
+_STEP_LIMIT = 1_000
 _TEXT_LIMIT = 32_768
 _FIELDS_LIMIT = 50
 
@@ -30,6 +31,7 @@ class WireProgress:
 
     def report(self, run: Run, percent: float, step: str | None, eta_seconds: float | None) -> None:
         """Take the latest progress of the run."""
+        step = None if step is None else str(step)[:_STEP_LIMIT]
         self._news = {"kind": "progress", "percent": percent, "step": step, "eta": eta_seconds}
         if self._timer is None:
             self._send()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +90,7 @@ class ChildRun:
         self._refusal = ""
         self._broken = ""
         self._asked = False
+        self._ordered = False
         self._answered = False
         self._hung = False
         self._killed = False
@@ -127,7 +130,8 @@ class ChildRun:
     def ask_to_finish(self) -> None:
         """Set `job.stopping` there."""
         self._asked = True
-        self._tell({"kind": "stop"})
+        if self._ordered:
+            self._tell({"kind": "stop"})
 
     def end(self, ending: Ending) -> None:
         """Cancel the handler there; kill the process and all it started after a grace, at once if it has not begun."""
@@ -136,6 +140,14 @@ class ChildRun:
             return
         self._tell({"kind": "end", "ending": ending.value})
         self._loop.call_later(GRACE, self._kill_after_grace)
+
+    def kill_all(self) -> None:
+        """End the process and the programs of its job at once; from any thread."""
+        # The programs first: as long as the process lives, nobody else can have their numbers.
+        for group in tuple(self._groups):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        self._kill()
 
     async def close(self) -> None:
         """Let go of everything, whatever happened before; return when the process is gone."""
@@ -162,6 +174,9 @@ class ChildRun:
         self._listening = self._loop.create_task(self._listen(reader))
         # The first message comes after the guardian knows the process: before it, nothing of the application runs.
         self._tell(self._order)
+        self._ordered = True
+        if self._asked:
+            self.ask_to_finish()
 
     async def _begun(self) -> None:
         """Return when the handler has begun, or never will."""
@@ -232,6 +247,9 @@ class ChildRun:
                 self._refusal = error
             case {"kind": "outcome"}:
                 self._outcome = read_outcome(message, self._max_result)
+                if not self._answered:
+                    # The handler ended by itself: whatever ends the run from now on comes too late.
+                    self._run.outcome, self._run.returned = self._outcome, True
                 # What is left is leaving the lifespan.
                 self._loop.call_later(GRACE, self._kill)
             case _:

@@ -7,15 +7,18 @@ import os
 import select
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from jobqd.guardian.spawn import environment, reap, spawn, when_ended
+from jobqd.guardian.spawn import environment, group_lives, reap, spawn, when_ended
 
 _WATCH = Path(__file__).with_name("watch.py")
 _BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _CLOSE_PATIENCE = 3.0
 _REVIVE_DELAY = 1.0
+_KILL_PATIENCE = 1.0
+_KILL_POLL = 0.01
 
 
 class Guardian:
@@ -59,6 +62,16 @@ class Guardian:
             self._groups.discard(pgid)
             if self._pipe is not None:
                 self._tell(b"-%d\n" % pgid)
+
+    def kill_all(self) -> None:
+        """Send SIGKILL to every group, and wait until they are gone, but no longer than a second; from any thread."""
+        groups = tuple(self._groups)
+        for group in groups:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        deadline = time.monotonic() + _KILL_PATIENCE
+        while any(map(group_lives, groups)) and time.monotonic() < deadline:
+            time.sleep(_KILL_POLL)
 
     def close(self) -> None:
         """End the guardian; groups that are still registered end with it (waits for that, up to 3 s)."""

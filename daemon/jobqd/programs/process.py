@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
@@ -107,6 +108,11 @@ class Process:
         if self._child is not None:
             await self._child.stop(kill_after)
         self._close()
+
+    def kill(self) -> None:
+        """Send SIGKILL to the whole group."""
+        if self._child is not None:
+            self._child.signal(signal.SIGKILL)
 
     async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol], theirs: list[int]) -> None:
         """Make a pipe from the program to us; its write end is added to `theirs`."""

@@ -82,6 +82,11 @@ class Program:
             self._stopping = asyncio.create_task(stop)
         await asyncio.shield(self._stopping)  # whoever waits may be cancelled; the stopping goes on
 
+    def kill(self) -> None:
+        """Send SIGKILL to its whole process group; `stop` returns when that is gone."""
+        if self._process is not None:
+            self._process.kill()
+
     async def _collect(self) -> Finished:
         if self._output_ended:
             raise ProgramError(f"{self.name} has run already: call job.exec again to run it once more")
