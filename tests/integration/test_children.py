@@ -19,7 +19,7 @@ from jobqd.keys import Keys
 from jobqd.runs import Completed
 from jobqd.store import Link
 from tests.redis_server import RedisServer
-from tests.support.daemon import Application, Daemon
+from tests.support.daemon import ROOT, Application, Daemon
 from tests.support.log import RecordingLog
 from tests.support.parts import claimed, run_of
 from tests.support.processes import alive
@@ -356,7 +356,10 @@ def test_a_stop_while_its_process_starts_is_heard_by_the_handler(place: Workshop
     assert producer.job("a")["result"] == '"in time"'
 
 
-async def test_a_stop_that_comes_before_its_order_waits_for_it(tmp_path: Path) -> None:
+async def test_a_stop_that_comes_before_its_order_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'daemon'}:{ROOT}")
     application = Application(tmp_path, HANDLERS)
     guardian = Guardian()
     children = Children(guardian, ["handlers:handlers"], application.directory, max_result=2**20, log_level="info")
