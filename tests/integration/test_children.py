@@ -356,9 +356,7 @@ def test_a_stop_while_its_process_starts_is_heard_by_the_handler(place: Workshop
     assert producer.job("a")["result"] == '"in time"'
 
 
-async def test_a_stop_that_comes_before_its_order_waits_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stop_that_comes_before_its_order_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'daemon'}:{ROOT}")
     application = Application(tmp_path, HANDLERS)
     guardian = Guardian()
