@@ -24,19 +24,19 @@ class Told:
 async def test_it_asks_step_by_step_until_the_stop_must_be_over() -> None:
     clock, told = ManualClock(), Told()
     countdown = Countdown(told, clock, lambda: 3)  # type: ignore[arg-type]
-    countdown.allow(5.0)
+    countdown.allow(9.0)
     loop = asyncio.create_task(countdown.run())
-    for step in range(1, 6):
+    for step in range(1, 8):
         await soon(lambda step=step: len(clock.slept) == step)  # type: ignore[misc]
         clock.advance(Countdown.EVERY)
-    await soon(lambda: len(clock.slept) == 6)
-    # At 0, 2 and 4 s; what goes on at 6 s has gone wrong, and TimeoutStopSec= ends it.
-    assert told.granted == [Countdown.GRANT] * 3
-    assert told.lines == [f"stopping: 3 running, {left}s left" for left in (5, 3, 1)]
+    await soon(lambda: len(clock.slept) == 8)
+    # At 0, 2, 4, 6 and 8 s; what goes on after 13 s (the process has 4 s to leave) has gone wrong, and systemd ends it.
+    assert told.granted == [10.0, 10.0, 9.0, 7.0, 5.0]
+    assert told.lines == [f"stopping: 3 running, {left}s left" for left in (9, 7, 5, 3, 1)]
     countdown.allow(1.0)
     clock.advance(Countdown.EVERY)
-    await soon(lambda: len(clock.slept) == 7)
-    assert len(told.granted) == 3
+    await soon(lambda: len(clock.slept) == 9)
+    assert len(told.granted) == 5
     loop.cancel()
 
 

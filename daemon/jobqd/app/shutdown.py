@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from jobqd.app import leaving
 from jobqd.app.loops import Loops
 from jobqd.app.parts import Parts
 from jobqd.clock import Clock, World
@@ -21,12 +22,15 @@ _LOOPS_PATIENCE = 2.0
 _RESERVE = 1.0
 _EXIT = 0.5
 _LEAST = 0.3
+_LEAVING = leaving.PATIENCE + 1.0
+"""Seconds from the end of a stop to that of the process, at most."""
 
 
 class Countdown:
     """Tells systemd, step by step, that the stop goes on; not beyond `until`, nor once the event loop stands still.
 
-    Each step asks for ten seconds from now (EXTEND_TIMEOUT_USEC), so that TimeoutStopSec= of the unit is short.
+    Each step asks for ten seconds from now (EXTEND_TIMEOUT_USEC), so that TimeoutStopSec= of the unit is short; the
+    last ones for less, since systemd never takes back what it granted.
     """
 
     EVERY, GRANT = 2.0, 10.0
@@ -51,8 +55,9 @@ class Countdown:
     async def run(self) -> None:
         """Tell until cancelled."""
         while True:
-            if self._clock.monotonic() < self.until:
-                self._notifier.extend_timeout(self.GRANT)
+            left = self.until - self._clock.monotonic()
+            if left > 0:
+                self._notifier.extend_timeout(min(self.GRANT, left + _LEAVING))
                 self._notifier.status(self.text)
             await self._clock.sleep(self.EVERY)
 
