@@ -23,6 +23,8 @@ from jobqd.runs import Completed, Crashed, Ending, Failed, Interrupted, Outcome,
 from jobqd.units import format_duration
 
 _TRACEBACK_LIMIT = 8_000
+_RESTART_PAUSE = 10.0
+"""Seconds after which a job that needs a process is tried again, while jobqd on disk is not the one that runs."""
 # What lies between the event loop and a handler: it tells nobody why the handler failed.
 _OUTER_FRAMES = (__file__, str(Path(__file__).parent / "handlers"), str(concurrent.futures.thread.__file__))
 
@@ -91,6 +93,8 @@ class Executor:
         """Let all of this happen in a process of its own; here are only its limits, and what it reports."""
         if run.ending is not None:
             return _outcome_of_ending(run, run.ending)
+        if children.outdated():
+            return Snoozed(_RESTART_PAUSE)
         context = run.context = RunContext(run, self._services)
         child = run.child = children.child(run, context)
         if run.asked:
@@ -104,7 +108,9 @@ class Executor:
                 await limits.enter_async_context(self._watched(run, context))
                 outcome = await child.outcome()
         except ChildError as error:
-            outcome = Failed(str(error), "ChildError", error.printed)
+            # An upgrade under way leaves nothing that could be imported; the job is not to blame.
+            upgrade = children.outdated()
+            outcome = Snoozed(_RESTART_PAUSE) if upgrade else Failed(str(error), "ChildError", error.printed)
         finally:
             await child.close()
             await self._close(run, context)

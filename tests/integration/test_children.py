@@ -360,7 +360,9 @@ async def test_a_stop_that_comes_before_its_order_waits_for_it(tmp_path: Path, m
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'daemon'}:{ROOT}")
     application = Application(tmp_path, HANDLERS)
     guardian = Guardian()
-    children = Children(guardian, ["handlers:handlers"], application.directory, max_result=2**20, log_level="info")
+    children = Children(
+        guardian, ["handlers:handlers"], application.directory, RecordingLog(), max_result=2**20, log_level="info"
+    )
     run = run_of(claimed(type="asked"), handler=object())
     child = children.child(run, SimpleNamespace(log=RecordingLog()))  # type: ignore[arg-type]
     child.ask_to_finish()

@@ -201,7 +201,7 @@ class Parts:
     def _children(self) -> Children:
         settings = self.settings
         return Children(
-            self.guardian, settings.handlers, settings.app_dir, max_result=settings.max_result,
+            self.guardian, settings.handlers, settings.app_dir, self._world.log, max_result=settings.max_result,
             log_level=settings.log_level,
         )  # fmt: skip
 

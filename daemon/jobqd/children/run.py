@@ -12,9 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobqd.children.edition import outdated
 from jobqd.children.frames import HEADER, BrokenFrame, decode, encode, length
 from jobqd.children.outcomes import read_outcome
 from jobqd.children.process import ChildProcess, death
+from jobqd.clock import Log
 from jobqd.errors import LeaseLost, PayloadError, StoreError
 from jobqd.guardian import Guardian
 from jobqd.guardian.spawn import group_lives
@@ -47,14 +49,24 @@ class Children:
     """Makes the children of one daemon: they import the application anew, from the same place."""
 
     def __init__(
-        self, guardian: Guardian, specs: Sequence[str], app_dir: Path, *, max_result: int, log_level: str
+        self, guardian: Guardian, specs: Sequence[str], app_dir: Path, log: Log, *, max_result: int, log_level: str
     ) -> None:
         self._guardian = guardian
+        self._log = log
+        self._told = False
         self._order = {
             "kind": "job", "handlers": list(specs), "app_dir": str(app_dir.absolute()), "max_result": max_result,
             "log_level": log_level,
         }  # fmt: skip
         self._max_result = max_result
+
+    def outdated(self) -> bool:
+        """Whether an upgrade has put another jobqd on disk, whose children this daemon could not talk to; says so once."""
+        found = outdated()
+        if found and not self._told:
+            self._log.warning("daemon.outdated")
+        self._told = found
+        return found
 
     def child(self, run: Run, context: RunContext) -> ChildRun:
         """Return the child of a run, not started yet."""
@@ -120,7 +132,7 @@ class ChildRun:
 
     def _may_blame(self, status: int) -> bool:
         """Whether the handler caused this death, and not who ended its run or the whole service."""
-        if self._run.ending in (Ending.CANCELLED, Ending.LOST):
+        if self._run.ending in (Ending.CANCELLED, Ending.LOST) or (self._broken and outdated()):
             return False
         if self._killed:
             return self._hung and self._run.ending is not Ending.STOP

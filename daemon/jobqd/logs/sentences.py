@@ -112,6 +112,9 @@ SENTENCES = {
     "daemon.reloaded": Sentence("reloaded: {changes}"),
     "daemon.restart_needed": Sentence("changed, but in force only after a restart: {changes}"),
     "daemon.reload_refused": Sentence("not reloaded, nothing has changed: {problem}"),
+    "daemon.outdated": Sentence(
+        "jobqd on disk is not the one that runs: jobs that need a process of their own wait for a restart of this daemon"
+    ),
     "daemon.stuck": Sentence("does not vouch for itself any more, so systemd will end it: {reason}"),
     "daemon.vouches": Sentence("vouches for itself again"),
     "reload.deaf": Sentence("`jobqd reload` cannot reach this daemon, only SIGHUP can: {problem}"),

@@ -1,10 +1,14 @@
-"""The Lua scripts: one file an operation, its header naming KEYS, ARGV and RETURNS."""
+"""The Lua scripts: one file an operation, its header naming KEYS, ARGV and RETURNS.
+
+They are read with the code that sends their arguments: an upgrade under a running process must not pair the one with
+another version of the other.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 
 
@@ -17,8 +21,16 @@ class Script:
     sha: str
 
 
-@cache
+def _read() -> Iterator[Script]:
+    for each in files("jobqd.scripts").iterdir():
+        if each.name.endswith(".lua"):
+            source = each.read_bytes()
+            yield Script(each.name[:-4], source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
+_SCRIPTS = {each.name: each for each in _read()}
+
+
 def script(name: str) -> Script:
-    """Return the script of that name, as packaged beside this module."""
-    source = (files("jobqd.scripts") / f"{name}.lua").read_bytes()
-    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+    """Return the script of that name, as packaged beside this module. Raises KeyError for an unknown one."""
+    return _SCRIPTS[name]
