@@ -114,7 +114,7 @@ def test_a_child_that_broke_off_in_the_middle_of_an_upgrade_convicts_nobody(
         "    wire.recv(2**16)\n"
         f"    pathlib.Path({str(children / 'frames.py')!r}).write_text('')\n"
         f"    for kind in {said!r}:\n"
-        "        message = ('{\"kind\":\"%s\"}' % kind).encode()\n"
+        '        message = (\'{"kind":"%s"}\' % kind).encode()\n'
         "        wire.sendall(struct.pack('!I', len(message)) + message)\n"
         f"    if {said!r}: wire.recv(1)\n"
     )

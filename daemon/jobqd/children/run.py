@@ -61,7 +61,7 @@ class Children:
         self._max_result = max_result
 
     def outdated(self) -> bool:
-        """Whether an upgrade has put another jobqd on disk, whose children this daemon could not talk to; says so once."""
+        """Whether jobqd on disk is another one, whose children this daemon could not talk to; says so once."""
         found = outdated()
         if found and not self._told:
             self._log.warning("daemon.outdated")

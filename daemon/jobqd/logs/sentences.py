@@ -113,7 +113,7 @@ SENTENCES = {
     "daemon.restart_needed": Sentence("changed, but in force only after a restart: {changes}"),
     "daemon.reload_refused": Sentence("not reloaded, nothing has changed: {problem}"),
     "daemon.outdated": Sentence(
-        "jobqd on disk is not the one that runs: jobs that need a process of their own wait for a restart of this daemon"
+        "jobqd on disk is not the one that runs: jobs that need a process of their own wait for a restart"
     ),
     "daemon.stuck": Sentence("does not vouch for itself any more, so systemd will end it: {reason}"),
     "daemon.vouches": Sentence("vouches for itself again"),
