@@ -12,57 +12,20 @@ from typing import Any
 
 from jobqd.clock import World
 from jobqd.duties.outage import Outage
+from jobqd.duties.trust import Trust
 from jobqd.errors import StoreError
 from jobqd.keys import Seat
 from jobqd.loopwatch import LoopWatch
 from jobqd.pulse import Pulse
 from jobqd.runs import Runs
-from jobqd.store import SyncLink, running
+from jobqd.store import SyncIdentity, SyncLink, running
 from jobqd.store.call import Argument
 
 _JOIN_PATIENCE = 1.0
-_CLOCK_TOLERANCE = 1.0
 
 OnLost = Callable[[str, int, str], None]
 """Called on the loop with (id, fence, "cancelled" or "lost")."""
 Describe = Callable[[], Mapping[str, Argument]]
-
-
-class Trust:
-    """Whether this daemon may judge the leases of others: its own were renewed for a full lease, by one steady Redis.
-
-    Otherwise an outage longer than a lease would throw finished work away, and a fail-over or a clock that jumped
-    would make every lease look lapsed.
-    """
-
-    def __init__(self, lease: float) -> None:
-        self._lease = lease
-        self._since: float | None = None
-        self._last = 0.0
-        self._server = ""
-        self._offset = 0.0
-
-    def beat(self, monotonic: float, redis_now: float, server: str) -> None:
-        """Take note of a renewal that succeeded; `server` is the run_id of that Redis."""
-        offset = redis_now - monotonic
-        late = self._since is not None and monotonic - self._last > self._lease
-        if late or server != self._server or abs(offset - self._offset) > _CLOCK_TOLERANCE:
-            self._since = None
-        if self._since is None:
-            self._since, self._server, self._offset = monotonic, server, offset
-        self._last = monotonic
-
-    def lost(self) -> None:
-        """Take note of a renewal that failed."""
-        self._since = None
-
-    def earned(self, monotonic: float) -> bool:
-        """Whether the last full lease was one of renewals that succeeded."""
-        return (
-            self._since is not None
-            and self._last - self._since >= self._lease
-            and monotonic - self._last <= self._lease
-        )
 
 
 class Heartbeat:
@@ -85,7 +48,7 @@ class Heartbeat:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobqd-heartbeat", daemon=True)
-        self._server = ("", -1)
+        self._identity = SyncIdentity(link)
         self._hastened = False
         self.pulse = Pulse("heartbeat", world.clock)
         self.trust = Trust(seat.lease)
@@ -150,7 +113,7 @@ class Heartbeat:
         call = running.beat(self._seat, self._describe(), [run.key for run in runs])
         try:
             beat = self._link.run(call)
-            server = self._server_id()
+            server = self._identity.ask()
         except StoreError as error:
             self.trust.lost()
             return max(0.01, min(self._outage.failed("heartbeat", error), self._seat.lease / 6))
@@ -159,19 +122,6 @@ class Heartbeat:
         for job_id, fence, reason in beat.lost:
             self._call(self._on_lost, job_id, fence, reason)
         return self._seat.lease / 3
-
-    def _server_id(self) -> str:
-        """Return the run_id of the Redis at the other end, asked once a connection."""
-        if self._server[1] != self._link.generation:
-            try:
-                info = str(self._link.command("INFO", "server"))
-            except StoreError as error:
-                if error.transient:
-                    raise
-                info = ""
-            lines = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-            self._server = (lines.get("run_id", "unknown"), self._link.generation)
-        return self._server[0]
 
     def _look(self) -> None:
         try:

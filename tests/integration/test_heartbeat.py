@@ -12,7 +12,7 @@ import redis.asyncio
 
 from jobqd.clock import SystemClock, World
 from jobqd.duties.outage import Outage
-from jobqd.heartbeat import Heartbeat, Trust
+from jobqd.heartbeat import Heartbeat
 from jobqd.keys import Keys, Seat
 from jobqd.loopwatch import LoopWatch
 from jobqd.runs import Runs
@@ -115,6 +115,16 @@ async def test_another_redis_in_its_place_must_earn_trust_anew(own_server: Redis
     made.heart.close()
 
 
+async def test_a_redis_user_that_may_not_ask_who_it_talks_to_earns_trust_by_the_clock_alone(
+    own_server: RedisServer,
+) -> None:
+    SyncLink(Target(own_server.url)).command("ACL", "SETUSER", "default", "-info")
+    made = Heart(Target(own_server.url), Keys(), lease=0.2, clock=SystemClock())
+    await made.earn()
+    assert made.log.events == []
+    made.heart.close()
+
+
 async def test_a_blocked_loop_is_reported_with_its_job_and_stack(target: Target, keys: Keys) -> None:
     made = Heart(target, keys)
 
@@ -193,64 +203,6 @@ async def test_the_thread_beats_by_itself_and_ends_when_told(
     await soon(lambda: heart.trust.earned(time.monotonic()))
     heart.close()
     assert not heart._thread.is_alive()
-
-
-class TestTrust:
-    """Whether a daemon may judge the leases of others: lease 15 s, a beat each 5 s."""
-
-    def beaten(self, *beats: float, offset: float = 1000.0, server: str = "one") -> Trust:
-        trust = Trust(15.0)
-        for moment in beats:
-            trust.beat(moment, moment + offset, server)
-        return trust
-
-    def test_it_is_earned_by_a_full_lease_of_beats(self) -> None:
-        assert not Trust(15.0).earned(0)
-        assert not self.beaten(0).earned(0)
-        assert not self.beaten(0, 5, 10).earned(10)
-        assert not self.beaten(0, 5, 10, 14.9).earned(14.9)
-        assert self.beaten(0, 5, 10, 15).earned(15)
-
-    def test_it_fades_when_beats_stay_out(self) -> None:
-        assert self.beaten(0, 5, 10, 15).earned(30)
-        assert not self.beaten(0, 5, 10, 15).earned(30.1)
-
-    def test_a_failed_beat_ends_it(self) -> None:
-        trust = self.beaten(0, 5, 10, 15)
-        trust.lost()
-        assert not trust.earned(15)
-        trust.beat(20, 1020, "one")
-        assert not trust.earned(34)
-        trust.beat(30, 1030, "one")
-        trust.beat(35, 1035, "one")
-        assert trust.earned(35)
-
-    def test_a_beat_later_than_a_lease_begins_anew(self) -> None:
-        trust = self.beaten(0, 5, 10, 15)
-        trust.beat(31, 1031, "one")
-        assert not trust.earned(31)
-        trust.beat(46, 1046, "one")
-        assert trust.earned(46)
-
-    def test_another_server_begins_anew(self) -> None:
-        trust = self.beaten(0, 5, 10, 15)
-        trust.beat(20, 1020, "two")
-        assert not trust.earned(20)
-        trust.beat(35, 1035, "two")
-        assert trust.earned(35)
-
-    def test_a_step_of_the_servers_clock_begins_anew(self) -> None:
-        for step in (-1.5, 1.5):
-            trust = self.beaten(0, 5, 10, 15)
-            trust.beat(20, 1020 + step, "one")
-            assert not trust.earned(20)
-            trust.beat(35, 1035 + step, "one")
-            assert trust.earned(35)
-
-    def test_a_clock_that_drifts_within_a_second_is_in_step(self) -> None:
-        trust = self.beaten(0, 5, 10, 15)
-        trust.beat(20, 1020.9, "one")
-        assert trust.earned(20)
 
 
 async def test_a_heartbeat_that_dies_takes_the_daemon_with_it(target: Target, keys: Keys) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 import redis.asyncio
 
+from jobqd.clock import SystemClock
 from jobqd.duties.recover import Recoverer
+from jobqd.duties.trust import Trust
 from jobqd.errors import StoreError, StoreFault
 from jobqd.handlers import Handlers
 from jobqd.job import Claimed
@@ -17,21 +20,35 @@ from jobqd.keys import Keys, Seat
 from jobqd.policy import Policies
 from jobqd.retry import MAX_LAPSES, Settlement
 from jobqd.settings import Settings
-from jobqd.store import Ledger, Link, running
+from jobqd.store import Ledger, Link, Target, running
 from jobqd.store.call import Call
+from tests.redis_server import RedisServer
 from tests.support.assembled import enqueue
 from tests.support.log import RecordingLog
 from tests.support.parts import world
 
+LEASE = 15.0
+
 
 class Rescue:
-    def __init__(self, link: Link, keys: Keys, may_sweep: Callable[[], bool] = lambda: True) -> None:
-        self.link, self.keys, self.log = link, keys, RecordingLog()
+    """A recoverer with a clock of this machine, and a trust that the test has it earn."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self.link, self.keys, self.log, self.trust = link, keys, RecordingLog(), Trust(LEASE)
         self.dead: list[tuple[Claimed, Settlement]] = []
         self.recoverer = Recoverer(
             link, keys, Ledger(link, keys, dead_max=100, trimmed_ttl=60.0), Policies(Settings(), Handlers()),
-            world(log=self.log), may_sweep=may_sweep, on_dead=lambda job, order: self.dead.append((job, order)),
+            world(SystemClock(), log=self.log), trust=self.trust,
+            on_dead=lambda job, order: self.dead.append((job, order)),
         )  # fmt: skip
+
+    async def earn(self, raw: redis.asyncio.Redis, server: str = "") -> None:
+        """Renew for a full lease, without waiting for it."""
+        server = server or (await raw.info("server"))["run_id"]
+        seconds, micros = await raw.time()
+        monotonic, now = time.monotonic(), seconds + micros / 1e6
+        for ago in (LEASE, LEASE / 2, 0.0):
+            self.trust.beat(monotonic - ago, now - ago, server)
 
     async def lease(self, raw: redis.asyncio.Redis, *job_ids: str, worker: str = "dead", **fields: object) -> None:
         """Let a worker claim jobs."""
@@ -45,8 +62,10 @@ class Rescue:
 
 
 @pytest.fixture
-def rescue(link: Link, keys: Keys) -> Rescue:
-    return Rescue(link, keys)
+async def rescue(link: Link, keys: Keys, raw: redis.asyncio.Redis) -> Rescue:
+    made = Rescue(link, keys)
+    await made.earn(raw)
+    return made
 
 
 async def test_a_lapsed_lease_is_handed_back_and_counted_as_a_crash(
@@ -64,7 +83,7 @@ async def test_a_lapsed_lease_is_handed_back_and_counted_as_a_crash(
 
 
 async def test_who_may_not_judge_does_not_sweep(link: Link, keys: Keys, raw: redis.asyncio.Redis) -> None:
-    rescue = Rescue(link, keys, may_sweep=lambda: False)
+    rescue = Rescue(link, keys)
     await rescue.lease(raw, "lapsed")
     await rescue.lapse(raw, "lapsed")
     await raw.config_resetstat()
@@ -73,15 +92,72 @@ async def test_who_may_not_judge_does_not_sweep(link: Link, keys: Keys, raw: red
     assert await raw.hget(keys.job("lapsed"), "status") == "processing"
 
 
-async def test_who_lost_the_right_while_redis_hung_does_not_act_on_its_answer(
-    link: Link, keys: Keys, raw: redis.asyncio.Redis
-) -> None:
-    answers = iter([True, False])
-    rescue = Rescue(link, keys, may_sweep=lambda: next(answers))
+class Meanwhile:
+    """A link over which something happens after the lapsed leases were read, before their list arrives."""
+
+    def __init__(self, link: Link, happens: Callable[[running.Lapses], Any]) -> None:
+        self._link, self._happens = link, happens
+        self.moved = 0
+
+    @property
+    def generation(self) -> int:
+        return self._link.generation + self.moved
+
+    async def run(self, call: Call[Any]) -> Any:
+        found = await self._link.run(call)
+        return (self._happens(found) or found) if isinstance(found, running.Lapses) else found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+
+async def swept(rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis) -> bool:
+    """Whether it takes a lapsed job back."""
+    await rescue.earn(raw)
     await rescue.lease(raw, "lapsed")
     await rescue.lapse(raw, "lapsed")
     assert await rescue.recoverer.run_once() == 1.0
-    assert await raw.hget(keys.job("lapsed"), "status") == "processing"
+    return await raw.hget(keys.job("lapsed"), "status") != "processing"
+
+
+async def test_who_lost_the_right_while_redis_hung_does_not_act_on_its_answer(
+    link: Link, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    rescue = Rescue(cast(Link, Meanwhile(link, lambda _: rescue.trust.lost())), keys)
+    assert not await swept(rescue, keys, raw)
+
+
+@pytest.mark.parametrize("step", [-60.0, 60.0])
+async def test_who_meets_a_clock_that_stepped_before_its_renewals_did_does_not_sweep(
+    link: Link, keys: Keys, raw: redis.asyncio.Redis, step: float
+) -> None:
+    stepped = Meanwhile(link, lambda found: replace(found, now=found.now + step))
+    assert not await swept(Rescue(cast(Link, stepped), keys), keys, raw)
+
+
+async def test_who_follows_a_failover_before_its_renewals_did_does_not_sweep(
+    link: Link, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    moved = Meanwhile(link, lambda _: setattr(moved, "moved", 1))
+    assert not await swept(Rescue(cast(Link, moved), keys), keys, raw)
+
+
+async def test_who_sweeps_at_another_redis_than_it_renews_at_does_not(
+    own_server: RedisServer, keys: Keys, raw: redis.asyncio.Redis
+) -> None:
+    elsewhere = Link(Target(own_server.url))
+    rescue = Rescue(elsewhere, keys)
+    await rescue.earn(raw)
+    there = redis.asyncio.Redis(unix_socket_path=str(own_server.socket), decode_responses=True)
+    await rescue.lease(there, "lapsed")
+    await rescue.lapse(there, "lapsed")
+    assert await rescue.recoverer.run_once() == 1.0
+    assert await there.hget(keys.job("lapsed"), "status") == "processing"
+    await rescue.earn(there)
+    await rescue.recoverer.run_once()
+    assert await there.hget(keys.job("lapsed"), "status") == "queued"
+    await there.aclose()
+    await elsewhere.close()
 
 
 async def test_from_the_second_lapse_on_a_job_waits(rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis) -> None:
@@ -154,11 +230,12 @@ async def test_a_dead_letter_is_told_of_though_its_fields_cannot_be_read(
 ) -> None:
     class Narrow(Renewing):
         async def command(self, *words: Any) -> Any:
-            raise StoreError("NOPERM this user has no permissions", StoreFault.DENIED)
+            raise StoreError(StoreFault.DENIED, "NOPERM this user has no permissions")
 
     await rescue.lease(raw, "poison", crashes=MAX_LAPSES - 1)
     await rescue.lapse(raw, "poison")
     narrow = Rescue(cast(Link, Narrow(link, raw, keys, [])), keys)
+    await narrow.earn(raw, "unknown")
     await narrow.recoverer.run_once()
     ((claimed, order),) = narrow.dead
     assert (claimed.id, order.to) == ("poison", "dead")

@@ -309,6 +309,15 @@ def test_a_lease_renewed_in_between_does_not_lapse(lab: Lab) -> None:
     assert lab.end(claimed) == "ok"
 
 
+def test_a_lease_that_ran_out_after_it_was_judged_does_not_lapse(lab: Lab) -> None:
+    lab.leased("X")
+    lab.lapse("X")
+    orders = lapse_orders(lab.lapsed())
+    ran_out = lab.raw.zscore(lab.keys.active, "X")
+    assert lab.settle(*orders, as_of=ran_out) == ["renewed"]
+    assert lab.settle(*orders, as_of=lab.now() + 1000) == ["ok"]
+
+
 def test_a_lapse_that_another_daemon_settled_first_is_refused(lab: Lab) -> None:
     lab.leased("X")
     lab.lapse("X")

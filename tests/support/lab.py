@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -95,8 +96,10 @@ class Lab:
         assert claimed.id == job_id
         return claimed
 
-    def settle(self, *orders: Settlement, dead_max: int = 100, trimmed_ttl: float = DAY) -> list[str]:
-        return self.run(running.settle(self.keys, orders, dead_max=dead_max, trimmed_ttl=trimmed_ttl))
+    def settle(
+        self, *orders: Settlement, dead_max: int = 100, trimmed_ttl: float = DAY, as_of: float = math.inf
+    ) -> list[str]:
+        return self.run(running.settle(self.keys, orders, dead_max=dead_max, trimmed_ttl=trimmed_ttl, as_of=as_of))
 
     def end(self, claimed: Claimed, to: str = "completed", worker: str = "w1", **options: Any) -> str:
         return self.settle(order(claimed, to, worker, **options))[0]

@@ -253,8 +253,8 @@ class Parts:
             self.ledger,
             self.policies,
             self._world,
+            trust=self.heartbeat.trust,
             on_dead=self.reporter.dead,
-            may_sweep=lambda: self.heartbeat.trust.earned(self._world.clock.monotonic()),
         )
 
     def _settled(self, pending: Pending, answer: str) -> None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from jobqd.clock import World
+from jobqd.duties.trust import Trust
 from jobqd.errors import StoreError
 from jobqd.job import Claimed
 from jobqd.keys import Keys
 from jobqd.policy import Policies
 from jobqd.retry import Settlement, decide
 from jobqd.runs import Lapsed
-from jobqd.store import Ledger, Link, running
+from jobqd.store import Identity, Ledger, Link, running
 from jobqd.store.call import mapping
 
 _LIMIT = 200
 OnDead = Callable[[Claimed, Settlement], None]
-MaySweep = Callable[[], bool]
-"""Whether this daemon's own renewals were good for long enough to judge the leases of others."""
 
 
 class Recoverer:
@@ -25,28 +25,40 @@ class Recoverer:
 
     def __init__(
         self, link: Link, keys: Keys, ledger: Ledger, policies: Policies, world: World, *,
-        may_sweep: MaySweep, on_dead: OnDead, every: float = 1.0,
+        trust: Trust, on_dead: OnDead, every: float = 1.0,
     ) -> None:  # fmt: skip
         self._link = link
+        self._identity = Identity(link)
         self._keys = keys
         self._ledger = ledger
         self._policies = policies
         self._log = world.log
         self._random = world.random
-        self._may_sweep = may_sweep
+        self._clock = world.clock
+        self._trust = trust
         self._on_dead = on_dead
         self._every = every
 
     async def run_once(self) -> float:
         """Recover what lapsed; returns seconds until the next pass. Raises StoreError."""
-        if not self._may_sweep():
+        found = await self._lapsed()
+        if found is None:
             return self._every
-        found = await self._link.run(running.lapsed(self._keys, limit=_LIMIT))
-        if not self._may_sweep():
-            # Redis may have hung before it answered: then its list is one of leases that nobody could renew.
-            return self._every
-        await self._settle(found.lapses, "lapse", "its lease ran out")
+        await self._settle(found.lapses, "lapse", "its lease ran out", found.now)
         return 0.0 if len(found.lapses) >= _LIMIT else self._every
+
+    async def _lapsed(self) -> running.Lapses | None:
+        """Return leases that ran out; None if the answer cannot be believed, or this daemon may not judge."""
+        if not self._trust.earned(self._clock.monotonic()):
+            return None
+        server, generation = await self._identity.ask(), self._link.generation
+        asked = self._clock.monotonic()
+        found = await self._link.run(running.lapsed(self._keys, limit=_LIMIT))
+        answered = self._clock.monotonic()
+        # Redis may have hung before it answered, so that nobody could renew; its clock may have jumped; and this link
+        # may be the first to have followed a fail-over, to a Redis that never heard of the last renewals.
+        same = generation == self._link.generation and self._trust.confirms(asked, answered, found.now, server)
+        return found if same and self._trust.earned(answered) else None
 
     async def take_back(self, dead_worker: str) -> int:
         """Take back every job that a dead worker held; returns how many. Raises StoreError."""
@@ -59,11 +71,11 @@ class Recoverer:
             if cursor == "0":
                 return taken
 
-    async def _settle(self, lapses: list[running.Lapse], guard: str, reason: str) -> int:
+    async def _settle(self, lapses: list[running.Lapse], guard: str, reason: str, as_of: float = math.inf) -> int:
         orders = [self._order(lapse, guard, reason) for lapse in lapses]
         if not orders:
             return 0
-        answers = await self._ledger.settle(orders)
+        answers = await self._ledger.settle(orders, as_of)
         recovered = 0
         for lapse, order, answer in zip(lapses, orders, answers, strict=True):
             if answer == "ok":

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 ready  2 active  8 counters (the rest as in claim)
 -- ARGV  1 job key prefix  2 '' (by time) or the dead worker's id  3 ZSCAN cursor (by worker only)  4 how many ids to look at
--- RETURNS  {next cursor, {{id, worker, fence, {field, value, ...}}, ...}}
+-- RETURNS  {now, next cursor, {{id, worker, fence, {field, value, ...}}, ...}}
 --
 -- Writes only to drop an active id that has no hash or has ended: both can be repeated at will.
 
@@ -59,4 +59,4 @@ for _, id in ipairs(ids) do
   end
 end
 for i = 1, #leftovers, 500 do redis.call('ZREM', active, unpack(leftovers, i, math.min(i + 499, #leftovers))) end
-return {following, rows}
+return {now, following, rows}

@@ -2,7 +2,8 @@
 
 from jobqd.store.call import Call
 from jobqd.store.connect import Target
+from jobqd.store.identity import Identity, SyncIdentity
 from jobqd.store.ledger import Ledger
 from jobqd.store.link import Link, SyncLink
 
-__all__ = ["Call", "Ledger", "Link", "SyncLink", "Target"]
+__all__ = ["Call", "Identity", "Ledger", "Link", "SyncIdentity", "SyncLink", "Target"]

@@ -24,14 +24,14 @@ class Ledger:
         self.completed_ttl_max = math.inf
         """Most seconds for which a job that completes now is kept: lowered while Redis is short of memory."""
 
-    async def settle(self, orders: Sequence[Settlement]) -> list[str]:
+    async def settle(self, orders: Sequence[Settlement], as_of: float = math.inf) -> list[str]:
         """Carry out settlements; one answer each, as `jobqd.store.running.settle` tells. Raises StoreError."""
-        return await self._link.run(self.call(orders))
+        return await self._link.run(self.call(orders, as_of))
 
-    def call(self, orders: Sequence[Settlement]) -> Call[list[str]]:
+    def call(self, orders: Sequence[Settlement], as_of: float = math.inf) -> Call[list[str]]:
         """Return the call that carries out settlements, for a link of another thread."""
         orders = [self._limited(order) for order in orders]
-        return settle(self._keys, orders, dead_max=self.dead_max, trimmed_ttl=self.trimmed_ttl)
+        return settle(self._keys, orders, dead_max=self.dead_max, trimmed_ttl=self.trimmed_ttl, as_of=as_of)
 
     def _limited(self, order: Settlement) -> Settlement:
         if order.to != "completed" or order.ttl <= self.completed_ttl_max:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -97,10 +98,16 @@ def _no_type(job_type: str) -> str:
     return f"type {shorten(job_type)} cannot be one: write 1 to {TYPE_MAX} printable characters without spaces"
 
 
-def settle(keys: Keys, settlements: Sequence[Settlement], *, dead_max: int, trimmed_ttl: float) -> Call[list[str]]:
-    """Record how runs ended (at most CLAIM_MAX); one answer each: ok, already, cancelled, stale, renewed or gone."""
+def settle(
+    keys: Keys, settlements: Sequence[Settlement], *, dead_max: int, trimmed_ttl: float, as_of: float = math.inf
+) -> Call[list[str]]:
+    """Record how runs ended (at most CLAIM_MAX); one answer each: ok, already, cancelled, stale, renewed or gone.
+
+    `as_of` is when leases were found to have run out (Redis's clock): one that ran out later has not lapsed.
+    """
     args: list[Argument] = [
         keys.job_prefix, keys.progress_prefix, dead_max, _whole(trimmed_ttl), FINISHED_MAX,
+        "" if math.isinf(as_of) else f"{as_of:.6f}",
     ]  # fmt: skip
     for order in settlements:
         args += (
@@ -125,8 +132,9 @@ class Lapse:
 
 @dataclass(frozen=True, slots=True)
 class Lapses:
-    """Lapsed leases, and where to go on ("0": that was all)."""
+    """Lapsed leases, where to go on ("0": that was all), and Redis's clock when it looked."""
 
+    now: float
     cursor: str
     lapses: list[Lapse]
 
@@ -138,8 +146,8 @@ def lapsed(keys: Keys, *, dead_worker: str = "", cursor: str = "0", limit: int =
 
 
 def _lapses(reply: Any) -> Lapses:
-    rows = [Lapse(Claimed(job_id, fence, 0.0, 0.0, mapping(flat)), worker) for job_id, worker, fence, flat in reply[1]]
-    return Lapses(reply[0], rows)
+    rows = [Lapse(Claimed(job_id, fence, 0.0, 0.0, mapping(flat)), worker) for job_id, worker, fence, flat in reply[2]]
+    return Lapses(float(reply[0]), reply[1], rows)
 
 
 @dataclass(frozen=True, slots=True)
