@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
 import redis.asyncio
 
-import jobqd.scripts
 from tests.redis_server import VERSIONS, RedisServer, binaries
 
 if TYPE_CHECKING:  # a unit test must not pay for, or fail with, what it does not use
@@ -22,10 +19,6 @@ if TYPE_CHECKING:  # a unit test must not pay for, or fail with, what it does no
     from tests.support.lab import Lab
 
 _numbers = itertools.count(1)
-
-if "JOBQD_TEST_SCRIPTS" in os.environ:
-    # tests/mutants.py tries broken scripts: they are read from this directory instead of the package.
-    jobqd.scripts.files = lambda _: Path(os.environ["JOBQD_TEST_SCRIPTS"])  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session", params=VERSIONS, ids=[f"redis-{version}" for version in VERSIONS])

@@ -1,7 +1,7 @@
 """Proof that the tests notice: each guard of each script is taken out in turn, and a named test must fail.
 
 `python -m tests.mutants [WORD ...]` tries all mutants, or those whose script or reason holds a word, on a copy of the
-scripts; it prints a table and exits 1 if one survives. Not part of the ordinary test run.
+package; it prints a table and exits 1 if one survives. Not part of the ordinary test run.
 """
 
 # ruff: noqa: E501 - a table of texts as they are in the scripts
@@ -199,7 +199,9 @@ MUTANTS = [
            "settle", "test_a_write_needs_both_the_worker_and_the_fence"),
     Mutant("settle", "active check", "    if lease then\n", "    if true then lease = lease or '0'\n",
            "settle", "test_a_run_whose_lease_entry_is_gone_is_refused"),
-    Mutant("settle", "lease check of a lapse", "tonumber(lease) >= now", "false",
+    Mutant("settle", "the time at which a lapse was found", "math.min(now, tonumber(ARGV[6]) or now)", "now",
+           "settle", "test_a_lease_that_ran_out_after_it_was_judged_does_not_lapse"),
+    Mutant("settle", "lease check of a lapse", "tonumber(lease) >= lapsed_by", "false",
            "settle", "test_a_lease_renewed_in_between_does_not_lapse"),
     Mutant("settle", "an ended job that is still listed", "if h[4] and TERMINAL[status] then", "if false then",
            "errors", ANY_CALL),
@@ -511,9 +513,9 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def run_tests(tests: list[str], scripts: Path) -> int:
-    """Run tests against the scripts of a directory; return pytest's exit status (1: a test failed)."""
-    environment = {**os.environ, "JOBQD_TEST_SCRIPTS": str(scripts), "PYTHONPATH": str(ROOT / "daemon")}
+def run_tests(tests: list[str], package: Path) -> int:
+    """Run tests on the package jobqd in a directory; return pytest's exit status (1: a test failed)."""
+    environment = {**os.environ, "PYTHONPATH": str(package)}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
 
@@ -524,11 +526,11 @@ def outcome(mutant: Mutant) -> str:
     if mutant.old not in source:
         return "not applicable: the text is not in the script"
     with tempfile.TemporaryDirectory(prefix="jq") as directory:
-        for path in SCRIPTS.glob("*.lua"):
-            shutil.copy(path, directory)
+        package = Path(directory)
+        shutil.copytree(ROOT / "daemon" / "jobqd", package / "jobqd", ignore=shutil.ignore_patterns("__pycache__"))
         broken = source.replace(mutant.old, mutant.new, 1)
-        (Path(directory) / f"{mutant.script}.lua").write_text(broken)
-        status = run_tests([f"{SUITES[mutant.suite]}::{mutant.test}"], Path(directory))
+        (package / "jobqd" / "scripts" / f"{mutant.script}.lua").write_text(broken)
+        status = run_tests([f"{SUITES[mutant.suite]}::{mutant.test}"], package)
     return {0: "survived", 1: "killed"}.get(status, f"the test did not run (pytest exit {status})")
 
 
@@ -536,7 +538,7 @@ def main(words: list[str]) -> int:
     """Try the mutants that match and print a table."""
     chosen = [mutant for mutant in MUTANTS if not words or any(w in f"{mutant.script}: {mutant.what}" for w in words)]
     tests = sorted({f"{SUITES[mutant.suite]}::{mutant.test}" for mutant in chosen})
-    if run_tests(tests, SCRIPTS):
+    if run_tests(tests, ROOT / "daemon"):
         print("the tests fail on the scripts as they are: mend that first")
         return 1
     results = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import re
 import shutil
 import signal
@@ -58,6 +59,8 @@ class RedisServer:
     def __init__(self, binary: Path, *arguments: str) -> None:
         self.binary = binary
         self.arguments = arguments
+        self.environ: dict[str, str] = {}
+        """Added to the environment of the next start."""
         self.directory = Path(tempfile.mkdtemp(prefix="jq"))
         self.socket = self.directory / "r.sock"
         self.url = f"unix://{self.socket}"
@@ -77,7 +80,8 @@ class RedisServer:
             "--save", "", "--appendonly", "no", "--logfile", str(self.directory / "log"),
             *self.arguments, *more,
         ]  # fmt: skip
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        environ = {**os.environ, **self.environ}
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=environ)
         self._wait_for_pong()
         return self
 

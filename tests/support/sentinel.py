@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,14 @@ class Watched:
 
 
 @contextmanager
-def watched(binary: Path, directory: Path, tls: Identity | None = None) -> Iterator[Watched]:
+def watched(
+    binary: Path, directory: Path, tls: Identity | None = None, *, replica_environ: Mapping[str, str] | None = None
+) -> Iterator[Watched]:
     """Everything running and knowing of each other; with `tls`, none of them speaks without it."""
     common = ("--requirepass", PASSWORD, "--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0")
     with ExitStack() as stack:
         master, replica = TcpServer(binary, *common), TcpServer(binary, *common)
+        replica.environ.update(replica_environ or {})
         for server in (master, replica):
             stack.callback(server.close)
         master.start(*_arguments(master, tls))
