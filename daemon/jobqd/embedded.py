@@ -193,7 +193,7 @@ class EmbeddedServer:
     def _spawn(self, lock: int) -> Child:
         log = os.open(self._folder / _LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            command = Command(self._arguments(), environment(None), stdout=log, stderr=log, lock=lock)
+            command = Command(self._arguments(), environment(None), stdout=log, stderr=log, kept=(lock,))
             return Child.start(command, self._guardian)
         except (OSError, ValueError) as error:
             raise ConfigError(f"redis_url: the embedded Redis cannot be started: {error}") from error

@@ -42,6 +42,29 @@ def _stem(instance: str, place: str) -> str:
     return f"jobqd-{re.sub(r'[^A-Za-z0-9_.-]', '_', instance)}-{digest}"
 
 
+class ProgramsLock:
+    """Held by a daemon together with its guardian, so that it is free only when a dead one's programs are gone too.
+
+    To be opened while the instance's lock is held. `descriptor` is what the guardian has to keep open.
+    """
+
+    def __init__(self, directory: Path, instance: str, place: str) -> None:
+        self.path = directory / f"{_stem(instance, place)}.programs"
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+
+    def take(self) -> bool:
+        """Take the lock; false while the programs of the last holder run."""
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of this end of it."""
+        os.close(self.descriptor)
+
+
 class InstanceLock:
     """The lock file of one instance at one place (see `place_of`)."""
 

@@ -82,7 +82,7 @@ def test_a_clean_stop_leaves_nothing_to_take_back(place: Workshop) -> None:
     first = place.start()
     worker = first.wait_for("daemon.starting")["worker"]
     assert first.stop() == 0
-    (lock,) = (place.application.directory / "run").iterdir()
+    (lock,) = (place.application.directory / "run").glob("*.lock")
     assert worker not in lock.read_text()
 
 

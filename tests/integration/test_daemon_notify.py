@@ -13,7 +13,7 @@ import pytest
 from jobqd.app.preparation import READY_WITHOUT_REDIS, Preparation
 from jobqd.handlers import Handlers
 from jobqd.keys import Keys, Seat
-from jobqd.lockfile import InstanceLock
+from jobqd.lockfile import InstanceLock, ProgramsLock
 from jobqd.store import Target
 from tests.redis_server import RedisServer
 from tests.support.assembled import assembled
@@ -196,7 +196,8 @@ async def test_without_redis_it_is_ready_after_ten_seconds(tmp_path: Path, absen
     clock, told = ManualClock(), Told()
     async with assembled(Target("unix:///nowhere.sock"), Keys(), Handlers(), clock=clock) as parts:
         with InstanceLock(tmp_path, "default", "place") as lock:
-            made = Preparation(parts, Seat(Keys(), "w", 15.0), lock, told, world(clock))  # type: ignore[arg-type]
+            programs = ProgramsLock(tmp_path, "default", "place")
+            made = Preparation(parts, Seat(Keys(), "w", 15.0), lock, programs, told, world(clock))  # type: ignore[arg-type]
             made._reached = not absent
             running = asyncio.create_task(made.run())
             await soon(lambda: READY_WITHOUT_REDIS in clock.slept)
@@ -214,7 +215,8 @@ async def test_a_predecessors_jobs_are_taken_back_before_it_is_ready_however_lon
     clock, told = ManualClock(), Told()
     async with assembled(Target("unix:///nowhere.sock"), Keys(), Handlers(), clock=clock) as parts:
         with InstanceLock(tmp_path, "default", "place") as lock:
-            made = Preparation(parts, Seat(Keys(), "w", 15.0), lock, told, world(clock))  # type: ignore[arg-type]
+            programs = ProgramsLock(tmp_path, "default", "place")
+            made = Preparation(parts, Seat(Keys(), "w", 15.0), lock, programs, told, world(clock))  # type: ignore[arg-type]
             made._reached = True
             waiting = asyncio.create_task(made._ready_without_redis())
             for second in range(30):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -17,7 +18,7 @@ from tests.support.servers import newest_server
 from tests.support.waiting import eventually
 from tests.support.workshop import Workshop, workshop
 
-HANDLERS = """
+HANDLERS = '''
 FAMILY = "sleep 1000 & echo $!; echo $$; wait"
 
 @handlers.job("runs")
@@ -48,11 +49,22 @@ async def leaves_it_stubborn(job: Job):
         ledger.note("pid", line)
         return "left early"
 
+ONCE = """exec 9>>"$0"; flock -n 9 || echo beside another; trap '' TERM; echo started; echo $$; while :; do sleep 0.05; done"""
+
+@handlers.job("stubborn")
+async def stubborn(job: Job):
+    async for line in job.exec("sh", "-c", ONCE, str(Path(__file__).parent / "once")):
+        ledger.note("stubborn", line)
+
+@handlers.job("stubborn_alone", process=True)
+async def stubborn_alone(job: Job):
+    await stubborn(job)
+
 @handlers.job("counts")
 async def counts(job: Job):
     done = await job.exec("sh", "-c", "echo one; echo two")
     return done.output
-"""
+'''
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +159,41 @@ def test_no_program_outlives_a_daemon_that_is_killed(place: Workshop) -> None:
     processes = family(place)
     daemon.kill()
     assert_gone(processes)
+
+
+@pytest.mark.parametrize("job_type", ["stubborn", "stubborn_alone"])
+def test_no_program_of_a_killed_daemon_runs_beside_that_of_the_next_run(place: Workshop, job_type: str) -> None:
+    first = place.start()
+    place.producer.put("job", job_type)
+    place.ledger.wait_for("stubborn started")
+    first.kill()
+    second = place.start()
+    eventually(lambda: place.ledger.lines("stubborn").count("stubborn started") == 2)
+    assert place.ledger.lines("stubborn beside") == []
+    assert second.of("daemon.programs_left") == []
+
+
+@pytest.mark.parametrize("job_type", ["stubborn", "stubborn_alone"])
+def test_the_lock_that_the_next_daemon_waits_for_is_held_until_the_last_program_is_gone(
+    place: Workshop, tmp_path: Path, job_type: str
+) -> None:
+    daemon = place.start()
+    place.producer.put("job", job_type)
+    pid = int(eventually(lambda: place.ledger.lines("stubborn")[1:])[0].split()[1])
+    daemon.kill()
+    (path,) = (tmp_path / "run").glob("*.programs")
+    with path.open() as programs:
+        fcntl.flock(programs, fcntl.LOCK_EX)
+        assert not alive(pid)
+
+
+def test_a_program_that_nobody_can_end_does_not_hold_the_next_daemon_up_for_long(
+    place: Workshop, tmp_path: Path
+) -> None:
+    place.start().kill()
+    (path,) = (tmp_path / "run").glob("*.programs")
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        daemon = place.start()
+        assert len(daemon.of("daemon.programs_left")) == 1
+        assert place.producer.run("counts", "counts")["status"] == "completed"

@@ -25,7 +25,7 @@ from jobqd.errors import EX_SOFTWARE, StoreError
 from jobqd.guardian import Guardian
 from jobqd.handlers import Handlers
 from jobqd.keys import Keys, Seat
-from jobqd.lockfile import InstanceLock, place_of, socket_path
+from jobqd.lockfile import InstanceLock, ProgramsLock, place_of, socket_path
 from jobqd.settings import Settings
 from jobqd.store import Target
 from jobqd.systemd import Notifier, watchdog_timeout
@@ -83,7 +83,9 @@ class Daemon:
             # What is entered first is left last: whoever gets the lock knows that nothing of this daemon is left.
             lock = stack.enter_context(InstanceLock(settings.runtime_dir, settings.instance, place))
             stack.push_async_callback(self._loops.close)
-            guardian = Guardian()
+            programs = ProgramsLock(settings.runtime_dir, settings.instance, place)
+            stack.callback(programs.close)
+            guardian = Guardian(programs.descriptor)
             stack.callback(guardian.close)
             await self._start_embedded(stack, guardian)
             parts = Parts(
@@ -96,7 +98,7 @@ class Daemon:
             await doorbell.open()
             stack.callback(doorbell.close)
             self._attend(parts, reloader)
-            end = await self._loops.guard(self._live(parts, lock))
+            end = await self._loops.guard(self._live(parts, lock, programs))
         self._log.info("daemon.stopped", duration=self._clock.monotonic() - self._began)
         return end
 
@@ -156,9 +158,9 @@ class Daemon:
         self._loops.expect_ends()
         self._stop.set()
 
-    async def _live(self, parts: Parts, lock: InstanceLock) -> End:
+    async def _live(self, parts: Parts, lock: InstanceLock, programs: ProgramsLock) -> End:
         """Prepare, serve, stop: between the first and the last there is a Redis, or there was one."""
-        preparation = Preparation(parts, self._seat, lock, self._notifier, self._world)
+        preparation = Preparation(parts, self._seat, lock, programs, self._notifier, self._world)
         if not await self._unless_stopped(preparation.run()):
             return End()
         try:

@@ -11,23 +11,29 @@ from jobqd.clock import World
 from jobqd.duties import startup
 from jobqd.errors import ConfigError, StartError, StoreError
 from jobqd.keys import Seat
-from jobqd.lockfile import InstanceLock
+from jobqd.lockfile import InstanceLock, ProgramsLock
 from jobqd.systemd import Notifier
 
 T = TypeVar("T")
 
 READY_WITHOUT_REDIS = 10.0
 """Seconds for which Redis is tried before the daemon says READY all the same."""
+PROGRAMS_PATIENCE = 3.0
+"""Seconds for which a predecessor's programs are waited for; their guardian kills them before, if it lives."""
 _LOOK_AGAIN = 1.0
+_LOOK_SOON = 0.02
 
 
 class Preparation:
     """What a daemon does once, as often as it needs for want of Redis. Cut short at any moment, it has lost nothing."""
 
-    def __init__(self, parts: Parts, seat: Seat, lock: InstanceLock, notifier: Notifier, world: World) -> None:
+    def __init__(
+        self, parts: Parts, seat: Seat, lock: InstanceLock, programs: ProgramsLock, notifier: Notifier, world: World
+    ) -> None:
         self._parts = parts
         self._seat = seat
         self._lock = lock
+        self._programs = programs
         self._notifier = notifier
         self._clock = world.clock
         self._log = world.log
@@ -63,6 +69,7 @@ class Preparation:
 
     async def _take_back(self) -> None:
         """Take the jobs of a dead predecessor back; only then is it forgotten."""
+        await self._programs_gone()
         predecessor = self._lock.predecessor
         if predecessor is not None:
             taken = await self._patiently(lambda: self._parts.recoverer.take_back(predecessor))
@@ -75,6 +82,15 @@ class Preparation:
                 f"the lock file {self._lock.path} cannot be written: {error.strerror}; "
                 "make room there, or set runtime_dir"
             ) from error
+
+    async def _programs_gone(self) -> None:
+        """Wait until what a predecessor started has ended: no program may run beside that of the job's next run."""
+        end = self._clock.monotonic() + PROGRAMS_PATIENCE
+        while not self._programs.take():
+            if self._clock.monotonic() >= end:
+                self._log.warning("daemon.programs_left", duration=PROGRAMS_PATIENCE)
+                return
+            await self._clock.sleep(_LOOK_SOON)
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
         """Take a step as often as it needs for want of Redis."""

@@ -30,7 +30,7 @@ from jobqd.logs.record import level_number
 from jobqd.logs.system import LogSystem
 from jobqd.runs import Ending, Policy, Run
 
-_WIRE = 3
+_WIRE, _LOCK = 3, 4
 _NEVER = 10 * 365 * 86400.0
 
 
@@ -43,6 +43,9 @@ def main() -> None:
     order = wire.receive()
     if order is None:
         os._exit(1)
+    if order["locked"]:
+        # For this process's guardian alone: what the application starts must not hold up the next daemon.
+        os.set_inheritable(_LOCK, False)
     logs = LogSystem(WireSink(wire), level_number(order["log_level"]), SystemClock())
     try:
         handlers = load_handlers(order["handlers"], Path(order["app_dir"]))
@@ -80,7 +83,7 @@ class _Life:
             handlers=handlers,
             progress=WireProgress(wire),
             checkpoints=self._checkpoints,
-            guardian=TellingGuardian(wire),
+            guardian=TellingGuardian(wire, _LOCK if order["locked"] else None),
             world=World(SystemClock(), random.random, log),
             threads=ThreadPoolExecutor(1, "jobqd-job"),
             max_result=order["max_result"],

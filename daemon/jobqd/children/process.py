@@ -63,7 +63,8 @@ class ChildProcess:
             transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: printed, pipe)
             try:
                 # No await between the start and the return: a process that nobody knows of would stay.
-                child = Child.start(_command(write_end, theirs.fileno()), guardian)
+                kept = (theirs.fileno(),) if guardian.lock is None else (theirs.fileno(), guardian.lock)
+                child = Child.start(_command(write_end, kept), guardian)
             except BaseException:
                 transport.close()
                 raise
@@ -104,10 +105,10 @@ class ChildProcess:
             asyncio.get_running_loop().call_later(_DUMP_TIME, self.kill)
 
 
-def _command(printing: int, wire: int) -> Command:
+def _command(printing: int, kept: tuple[int, ...]) -> Command:
     # -P: what lies in the working directory must not stand in for modules of the interpreter or of ours.
     argv = (sys.executable, "-P", "-m", "jobqd.children")
-    return Command(argv, environment(None), stdout=printing, stderr=printing, lock=wire)
+    return Command(argv, environment(None), stdout=printing, stderr=printing, kept=kept)
 
 
 def death(status: int) -> str:

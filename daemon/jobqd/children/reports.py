@@ -126,8 +126,8 @@ class TellingGuardian(Guardian):
 
     __slots__ = ("_wire",)
 
-    def __init__(self, wire: Wire) -> None:
-        super().__init__()
+    def __init__(self, wire: Wire, lock: int | None) -> None:
+        super().__init__(lock)
         self._wire = wire
 
     def protect(self, pgid: int) -> None:

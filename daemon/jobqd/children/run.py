@@ -56,7 +56,7 @@ class Children:
         self._told = False
         self._order = {
             "kind": "job", "handlers": list(specs), "app_dir": str(app_dir.absolute()), "max_result": max_result,
-            "log_level": log_level,
+            "log_level": log_level, "locked": guardian.lock is not None,
         }  # fmt: skip
         self._max_result = max_result
 

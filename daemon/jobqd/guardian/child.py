@@ -26,7 +26,7 @@ _RUN = {False: 'exec "$@" </dev/null', True: 'exec "$@"'}
 class Command:
     """What to run: `argv` (its first word an absolute path), its whole environment, a directory or None.
 
-    `stdout` and `stderr` are file descriptors of ours; so is `lock`, one more for the program to hold open.
+    `stdout` and `stderr` are file descriptors of ours; so are `kept`, which the program holds open as 3, 4 and so on.
     With `fed` the program's standard input is left open as `Child.stdin`; otherwise it is /dev/null.
     """
 
@@ -36,7 +36,7 @@ class Command:
     stderr: int
     directory: str | None = None
     fed: bool = False
-    lock: int | None = None
+    kept: tuple[int, ...] = ()
 
 
 class Child:
@@ -76,9 +76,7 @@ class Child:
 
     @classmethod
     def _register(cls, command: Command, stdin: int, guardian: Guardian) -> Child:
-        descriptors = {0: stdin, 1: command.stdout, 2: command.stderr}
-        if command.lock is not None:
-            descriptors[3] = command.lock
+        descriptors = {0: stdin, 1: command.stdout, 2: command.stderr, **dict(enumerate(command.kept, 3))}
         pid = spawn(_gated(command), command.env, descriptors)
         try:
             guardian.protect(pid)

@@ -25,12 +25,13 @@ class Guardian:
     """A small process that ends the registered process groups when the daemon is gone, however it went.
 
     It starts with the first group and is started anew, and told everything again, if it dies. To be used in
-    the thread of one running event loop.
+    the thread of one running event loop. It keeps the file descriptor `lock` open until every group is gone.
     """
 
-    __slots__ = ("_closed", "_groups", "_pid", "_pipe")
+    __slots__ = ("_closed", "_groups", "_pid", "_pipe", "lock")
 
-    def __init__(self) -> None:
+    def __init__(self, lock: int | None = None) -> None:
+        self.lock = lock
         self._groups: set[int] = set()
         self._pid = 0
         self._pipe: int | None = None
@@ -118,7 +119,8 @@ class Guardian:
         null = os.open(os.devnull, os.O_WRONLY)
         try:
             argv = (sys.executable, "-I", "-S", str(_WATCH))
-            pid = spawn(argv, environment(None), {0: theirs, 1: null, 2: null}, blocked=_BLOCKED)
+            held = {} if self.lock is None else {3: self.lock}
+            pid = spawn(argv, environment(None), {0: theirs, 1: null, 2: null, **held}, blocked=_BLOCKED)
         except (OSError, ValueError) as error:
             os.close(ours)
             raise OSError(f"the guardian process cannot start: {error}") from error

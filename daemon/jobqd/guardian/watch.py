@@ -4,16 +4,18 @@ It runs alone, by path and without site-packages, so that it is small (9 MB resi
 nothing may be imported here but the interpreter's own light modules.
 
 Standard input is a pipe of lines, "+PGID" and "-PGID". It closes when the daemon ends in any way, `kill -9`
-included; then each group still registered gets SIGTERM, and SIGKILL two seconds later. Signals sent to the
-daemon's whole control group do not reach it: its spawner blocks them.
+included; then each group still registered gets SIGTERM, and SIGKILL `GRACE` seconds later. File descriptor 3, if
+there is one, is a lock that the next daemon waits for. Signals sent to the daemon's whole control group do not reach
+this process: its spawner blocks them.
 """
 
 import os
 import signal
 import time
 
-GRACE = 2.0
+GRACE = 1.5
 """Seconds between SIGTERM and SIGKILL."""
+_KILL_PATIENCE = 1.0
 _POLL = 0.02
 
 
@@ -33,13 +35,21 @@ def end(groups: set[int]) -> None:
     for group in groups:
         send(group, signal.SIGTERM)
         send(group, signal.SIGCONT)  # a stopped process would never see the SIGTERM
-    deadline = time.monotonic() + GRACE
+    left = remaining(groups, GRACE)
+    for group in left:
+        send(group, signal.SIGKILL)
+    # Whoever gets the lock has to find them gone; what even this cannot end is not waited for.
+    remaining(left, _KILL_PATIENCE)
+
+
+def remaining(groups: set[int], patience: float) -> set[int]:
+    """Wait up to so many seconds for these groups to be gone; return those that are not."""
+    deadline = time.monotonic() + patience
     left = {group for group in groups if send(group, 0)}
     while left and time.monotonic() < deadline:
         time.sleep(_POLL)
         left = {group for group in left if send(group, 0)}
-    for group in left:
-        send(group, signal.SIGKILL)
+    return left
 
 
 def follow(source: int) -> set[int]:

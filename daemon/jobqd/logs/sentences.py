@@ -97,6 +97,9 @@ SENTENCES = {
     "job.lines_suppressed": Sentence("{count} more lines about single jobs were left out"),
     "daemon.starting": Sentence("jobqd[ {version}] starts"),
     "daemon.ready": Sentence("ready[: {concurrency} workers][ on {queue}]", "started in {duration}"),
+    "daemon.programs_left": Sentence(
+        "programs of the daemon before this one have not ended within {duration}: its jobs are run again all the same"
+    ),
     "daemon.took_back": Sentence("jobs taken back from the daemon that died before this one: {count}"),
     "daemon.crashed": Sentence("a part of the daemon[, {part},] crashed: it ends, and its jobs will be taken back"),
     "daemon.start_failed": Sentence("cannot start: {problem}"),
