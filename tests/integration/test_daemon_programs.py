@@ -49,7 +49,10 @@ async def leaves_it_stubborn(job: Job):
         ledger.note("pid", line)
         return "left early"
 
-ONCE = """exec 9>>"$0"; flock -n 9 || echo beside another; trap '' TERM; echo started; echo $$; while :; do sleep 0.05; done"""
+ONCE = """
+exec 9>>"$0"; flock -n 9 || echo beside another
+trap '' TERM; echo started; echo $$; while :; do sleep 0.05; done
+"""
 
 @handlers.job("stubborn")
 async def stubborn(job: Job):
