@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread
 import contextvars
 import threading
-import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from jobqd.children import ChildError, Children
 from jobqd.context import RunContext, Services
-from jobqd.errors import ArgumentError, Fail, LeaseLost, Retry, Snooze, StoreError
+from jobqd.errors import ArgumentError, StoreError
 from jobqd.handlers import Handler, ResultError, encode_result
 from jobqd.job import Job, SyncJob
 from jobqd.reminder import Reminder
-from jobqd.retry import ERROR_LIMIT, expired, shorten_text
+from jobqd.retry import expired
 from jobqd.runs import Completed, Crashed, Ending, Failed, Interrupted, Outcome, Run, Snoozed
 from jobqd.units import format_duration
+from jobqd.verdict import failure_of, outcome_of_ending, outcome_of_error
 
-_TRACEBACK_LIMIT = 8_000
 _RESTART_PAUSE = 10.0
 """Seconds after which a job that needs a process is tried again, while jobqd on disk is not the one that runs."""
-# What lies between the event loop and a handler: it tells nobody why the handler failed.
-_OUTER_FRAMES = (__file__, str(Path(__file__).parent / "handlers"), str(concurrent.futures.thread.__file__))
 
 
 class Executor:
@@ -55,7 +50,7 @@ class Executor:
         except ArgumentError as error:
             return Failed(str(error), "ArgumentError", final=True)
         except Exception as error:  # noqa: BLE001 - a check of the application's own, inside a type hint, broke
-            return Failed(_message(error), type(error).__name__, _trace(error))
+            return failure_of(error)
         if run.ending is not None:
             # It was ended between its claim and its first step, when there was nothing to cancel.
             return Interrupted(str(run.ending), begun=False)
@@ -92,7 +87,7 @@ class Executor:
     async def _in_child(self, run: Run, children: Children) -> Outcome:
         """Let all of this happen in a process of its own; here are only its limits, and what it reports."""
         if run.ending is not None:
-            return _outcome_of_ending(run, run.ending)
+            return outcome_of_ending(run, run.ending)
         if children.outdated():
             return Snoozed(_RESTART_PAUSE)
         context = run.context = RunContext(run, self._services)
@@ -115,7 +110,7 @@ class Executor:
             await child.close()
             await self._close(run, context)
         if run.ending is not None and not run.returned and not isinstance(outcome, Completed | Crashed):
-            return _outcome_of_ending(run, run.ending)
+            return outcome_of_ending(run, run.ending)
         return outcome
 
     async def _perform(self, run: Run, handler: Handler[..., Any], arguments: dict[str, Any]) -> Outcome:
@@ -244,59 +239,10 @@ class Executor:
         if run.task is not None:
             _uncancel(run.task)
         if run.ending is not None:
-            return _outcome_of_ending(run, run.ending)
-        match error:
-            case Retry():
-                return Failed(_message(error), "Retry", delay=error.delay)
-            case Fail():
-                return Failed(_message(error), "Fail", final=True)
-            case Snooze():
-                return Snoozed(error.delay)
-            case LeaseLost():
-                return Interrupted(str(Ending.LOST))
-            case asyncio.CancelledError():
-                return Failed("the handler was cancelled from within", "CancelledError", _trace(error))
-            case SystemExit():
-                return Failed(f"the handler called sys.exit({error.code!r})", "SystemExit", _trace(error))
-            case _:
-                return Failed(_message(error), type(error).__name__, _trace(error))
+            return outcome_of_ending(run, run.ending)
+        return outcome_of_error(error)
 
 
 def _uncancel(task: asyncio.Task[None]) -> None:
     while task.cancelling():
         task.uncancel()
-
-
-def _outcome_of_ending(run: Run, ending: Ending) -> Outcome:
-    if ending is Ending.TIMEOUT:
-        return Failed(f"timed out after {format_duration(run.policy.timeout)}", "Timeout")
-    if ending is Ending.STALLED:
-        limit = format_duration(run.policy.stall_timeout or 0)
-        return Failed(f"no progress for {limit} (stall_timeout)", "Stalled")
-    return Interrupted(str(ending))
-
-
-def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not cost the job its record
-        text = "(its message could not be made)"
-    if isinstance(error, KeyError):
-        text = f"KeyError: {text}"  # the bare key tells nobody what happened
-    # Cut here, and not only where it is stored: from a child process it goes through a pipe.
-    return shorten_text(text, ERROR_LIMIT) or type(error).__name__
-
-
-def _trace(error: BaseException) -> str:
-    """Return the traceback from the application's first frame on, cut in the middle when it is long."""
-    try:
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OUTER_FRAMES):
-            frames = frames.tb_next
-        text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
-    except Exception:  # noqa: BLE001 - as above
-        return ""
-    if len(text) <= _TRACEBACK_LIMIT:
-        return text
-    half = _TRACEBACK_LIMIT // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"

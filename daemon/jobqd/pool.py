@@ -12,7 +12,9 @@ from jobqd.handlers import Handlers
 from jobqd.job import Claimed
 from jobqd.ownership import own
 from jobqd.policy import Policies
+from jobqd.retry import ERROR_LIMIT
 from jobqd.runs import Ending, Failed, Interrupted, Outcome, Run, Runs, Snoozed
+from jobqd.texts import class_name, repr_of, shorten_text
 
 Submit = Callable[[Run, Outcome], None]
 SUSPECTS = 2
@@ -122,7 +124,8 @@ class Pool:
             outcome = await self._executor.execute(run)
         except BaseException as error:  # noqa: BLE001 - a run must end, or its lease is renewed for ever
             self._log.exception("job.broke", job_id=run.claimed.id, job_type=run.claimed.type)
-            outcome = Failed(f"the run could not be brought to its end: {error!r}", type(error).__name__)
+            problem = shorten_text(repr_of(error), ERROR_LIMIT)
+            outcome = Failed(f"the run could not be brought to its end: {problem}", class_name(error))
         run.ended = self._clock.monotonic()
         job_type = run.claimed.type
         if job_type in self._running:

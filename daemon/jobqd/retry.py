@@ -12,6 +12,7 @@ from typing import assert_never
 from jobqd.clock import Random
 from jobqd.job import Claimed
 from jobqd.runs import Completed, Crashed, Failed, Interrupted, Lapsed, Outcome, Policy, Snoozed
+from jobqd.texts import shorten_text
 
 MAX_LAPSES = 10
 """A job whose lease ran out so often is dead-lettered: it never gets to its end."""
@@ -146,8 +147,3 @@ def _history(attempt: int, fence: int, error_type: str, error: str) -> str:
         "error": shorten_text(error, _HISTORY_ERROR_LIMIT),
     }
     return json.dumps(entry, separators=(",", ":"))
-
-
-def shorten_text(text: str, limit: int) -> str:
-    """Return a text, cut where it is longer."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from jobqd.texts import repr_of, shorten_text
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", re.IGNORECASE)
@@ -88,11 +90,7 @@ def format_size(size: int) -> str:
 
 def shorten(value: object, limit: int = 100) -> str:
     """Return the repr of any value, cut to `limit` characters, for a message: a value can be a whole film."""
-    try:
-        text = repr(value)
-    except Exception as error:  # noqa: BLE001 - repr runs foreign code; 10**5000 alone raises ValueError
-        text = f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return shorten_text(repr_of(value), limit)
 
 
 def _three_digits(amount: float) -> str:

@@ -30,6 +30,7 @@ from jobqd.settings.local import local_address
 from jobqd.store import Target
 from jobqd.store.tracking import TrackedLink
 from jobqd.systemd import Notifier
+from jobqd.units import shorten
 
 __all__ = ["Finding", "check", "run"]
 
@@ -103,7 +104,7 @@ def _drive(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, End], log:
         except (SystemExit, KeyboardInterrupt) as error:
             if task.done():
                 raise
-            log.exception("loop.exit_refused", problem=repr(error))
+            log.exception("loop.exit_refused", problem=shorten(error))
         except asyncio.CancelledError:
             log.critical("daemon.crashed", part="life", exc_info=True)
             return End(EX_SOFTWARE, hard=True)

@@ -10,6 +10,7 @@ from typing import Any
 from jobqd.cancelled import cancels_us
 from jobqd.clock import Log
 from jobqd.errors import StartError
+from jobqd.texts import class_name, text_of
 
 Function = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -32,7 +33,7 @@ class Lifespan:
         except (Exception, asyncio.CancelledError) as error:
             if cancels_us(error):
                 raise
-            raise StartError(f"the lifespan of the handlers raised {type(error).__name__}: {error}") from error
+            raise StartError(f"the lifespan of the handlers raised {class_name(error)}: {text_of(error)}") from error
         self._manager = manager
         return state
 
@@ -48,7 +49,7 @@ class Lifespan:
             if cancels_us(error):
                 raise
             late = limit.expired()
-            problem = f"it took longer than {patience:g} s" if late else f"{type(error).__name__}: {error}"
+            problem = f"it took longer than {patience:g} s" if late else f"{class_name(error)}: {text_of(error)}"
             self._log.error("lifespan.failed", problem=problem, exc_info=None if late else error)
             return False
         return True

@@ -29,6 +29,7 @@ from jobqd.job import Claimed
 from jobqd.logs.record import level_number
 from jobqd.logs.system import LogSystem
 from jobqd.runs import Ending, Policy, Run
+from jobqd.texts import class_name, text_of
 
 _WIRE, _LOCK = 3, 4
 _NEVER = 10 * 365 * 86400.0
@@ -107,7 +108,7 @@ class _Life:
         try:
             self._services.state = await stack.enter_async_context(lifespan())
         except Exception as error:
-            raise ConfigError(f"the lifespan of the handlers raised {type(error).__name__}: {error}") from error
+            raise ConfigError(f"the lifespan of the handlers raised {class_name(error)}: {text_of(error)}") from error
 
     async def _perform(self) -> None:
         self._wire.send(outcome_message(await self._executor.execute(self._run)))

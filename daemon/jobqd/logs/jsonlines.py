@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobqd.logs.record import Record
-from jobqd.logs.text import VALUE_LIMIT, block, cut, safe_repr
+from jobqd.logs.text import VALUE_LIMIT, block, cut
+from jobqd.texts import repr_of
 
 _OWN = frozenset({"timestamp", "level", "event", "exception"})
 _DEEPEST = 16
@@ -36,7 +37,7 @@ class JsonFormat:
         """Return the line of a record whose values are all plain and short, else None."""
         try:
             line = json.dumps(
-                _object(record), ensure_ascii=False, allow_nan=False, default=safe_repr, separators=(",", ":")
+                _object(record), ensure_ascii=False, allow_nan=False, default=repr_of, separators=(",", ":")
             )
             line.encode()
         except (TypeError, ValueError, RecursionError, RuntimeError):
@@ -72,11 +73,11 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if type(value) is str:
         return _text(value)
     if depth < _DEEPEST and type(value) is dict:
-        return {_text(key if type(key) is str else safe_repr(key)): _plain(item, depth + 1)
+        return {_text(key if type(key) is str else repr_of(key)): _plain(item, depth + 1)
                 for key, item in list(value.items())}  # fmt: skip
     if depth < _DEEPEST and type(value) in (list, tuple):
         return [_plain(item, depth + 1) for item in list(value)]
-    return _text(safe_repr(value))
+    return _text(repr_of(value))
 
 
 def _text(text: str) -> str:

@@ -8,7 +8,8 @@ from structlog.contextvars import get_contextvars
 
 from jobqd.logs.output import Output
 from jobqd.logs.record import Caller, Record, format_exception
-from jobqd.logs.text import safe_repr, shown
+from jobqd.logs.text import shown
+from jobqd.texts import repr_of
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -26,7 +27,7 @@ class LibraryHandler(logging.Handler):
             return
         try:
             self._output.write(self._converted(record))
-        except Exception:  # noqa: BLE001 - a log call must not fail the work it tells of
+        except BaseException:  # noqa: BLE001 - a log call must not fail the work it tells of
             self._output.count_failure()
 
     def _converted(self, record: logging.LogRecord) -> Record:
@@ -42,8 +43,8 @@ class LibraryHandler(logging.Handler):
 def _message(record: logging.LogRecord) -> str:
     try:
         return shown(record.getMessage())
-    except Exception:  # noqa: BLE001 - the arguments' own code may raise anything
-        return f"{shown(record.msg)} {safe_repr(record.args)}"
+    except BaseException:  # noqa: BLE001 - the arguments' own code may raise anything
+        return f"{shown(record.msg)} {repr_of(record.args)}"
 
 
 def library_level(level: int) -> int:

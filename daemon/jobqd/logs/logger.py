@@ -9,7 +9,8 @@ import structlog
 
 from jobqd.logs.output import Output
 from jobqd.logs.record import LEVEL_NAMES, Record, find_caller, format_exception
-from jobqd.logs.text import cut, safe_repr, shown
+from jobqd.logs.text import cut, shown
+from jobqd.texts import repr_of
 
 MESSAGE_LIMIT = 4 * 2**20
 """Longest event text, in characters: a job's own line of a megabyte survives."""
@@ -74,7 +75,7 @@ class Logger(structlog.BoundLoggerBase):
             self._logger.write(self._record(level, event, args, fields))
         except structlog.DropEvent:
             return
-        except Exception:  # noqa: BLE001 - a log call must not fail the work it tells of
+        except BaseException:  # noqa: BLE001 - a log call must not fail the work it tells of
             self._logger.count_failure()
 
     def _record(self, level: int, event: Any, args: tuple[Any, ...], fields: dict[str, Any]) -> Record:
@@ -101,5 +102,5 @@ def _interpolated(event: Any, args: tuple[Any, ...]) -> str:
     """Return the text with its `%` arguments in place; with wrong arguments, the text and the arguments."""
     try:
         return str(event % (args[0] if len(args) == 1 and isinstance(args[0], dict) else args))
-    except Exception:  # noqa: BLE001 - the arguments' own code may raise anything
-        return f"{shown(event)} {' '.join(map(safe_repr, args))}"
+    except BaseException:  # noqa: BLE001 - the arguments' own code may raise anything
+        return f"{shown(event)} {' '.join(map(repr_of, args))}"

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from jobqd.clock import Clock
 from jobqd.logs.record import Record
+from jobqd.texts import class_name
 
 
 class Sink(Protocol):
@@ -48,8 +49,8 @@ class Output:
         """Hand a record to the sink; should it fail on a value, the record goes without its fields."""
         try:
             self.sink.write(record)
-        except Exception as error:  # noqa: BLE001 - values are the application's, and may raise anything
-            fields = {"log_error": f"the fields could not be written: {type(error).__name__}"}
+        except BaseException as error:  # noqa: BLE001 - values are the application's, and may raise anything
+            fields = {"log_error": f"the fields could not be written: {class_name(error)}"}
             self.sink.write(Record(record.time, record.level, record.event, fields, record.exception))
 
     def count_failure(self) -> None:

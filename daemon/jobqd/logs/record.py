@@ -8,7 +8,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jobqd.logs.text import safe_repr
+from jobqd.texts import repr_of
 
 LEVEL_NAMES = {
     logging.DEBUG: "debug",
@@ -63,8 +63,8 @@ def format_exception(exc_info: Any) -> str:
         return ""
     try:
         return "".join(traceback.format_exception(error)).rstrip()
-    except Exception:  # noqa: BLE001 - the exception's own code may raise anything
-        return safe_repr(error)
+    except BaseException:  # noqa: BLE001 - the exception's own code may raise anything
+        return repr_of(error)
 
 
 def find_caller() -> Caller | None:

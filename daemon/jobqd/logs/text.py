@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from jobqd.texts import repr_of
+
 VALUE_LIMIT = 64 * 1024
 """Longest shown value of one field, in characters."""
 
@@ -40,14 +42,6 @@ def cut(text: str, limit: int = VALUE_LIMIT) -> str:
     return f"{text[:head]} …[{len(text) - head - tail} characters left out]… {text[-tail:]}"
 
 
-def safe_repr(value: object) -> str:
-    """Return `repr(value)`, or a text that says that it raises."""
-    try:
-        return repr(value)
-    except Exception as error:  # noqa: BLE001 - a value's own code may raise anything
-        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
-
-
 def shown(value: Any, limit: int = VALUE_LIMIT) -> str:
     """Return a value as text of about `limit` characters at most: a text as it is, other types by repr."""
-    return cut(value if type(value) is str else safe_repr(value), limit)
+    return cut(value if type(value) is str else repr_of(value), limit)

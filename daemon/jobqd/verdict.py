@@ -1,0 +1,84 @@
+"""What an exception that a handler raised means for its run."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.thread
+import traceback
+from pathlib import Path
+
+from jobqd.errors import Fail, LeaseLost, Retry, Snooze
+from jobqd.retry import ERROR_LIMIT
+from jobqd.runs import Ending, Failed, Interrupted, Outcome, Run, Snoozed
+from jobqd.texts import class_name, repr_of, shorten_text, text_of
+from jobqd.units import format_duration
+
+_TRACEBACK_LIMIT = 8_000
+_HERE = Path(__file__).parent
+# What lies between the event loop and a handler: it tells nobody why the handler failed.
+_OUTER_FRAMES = (str(_HERE / "executor.py"), str(_HERE / "handlers"), str(concurrent.futures.thread.__file__))
+
+
+def outcome_of_error(error: BaseException) -> Outcome:
+    """Return how a run ended whose handler raised this; never raises, whatever the exception's own code does."""
+    try:
+        return _outcome_of(error)
+    except BaseException as broken:  # noqa: BLE001 - an exception that cannot be looked at is a failure like any other
+        name = class_name(error)
+        return Failed(f"{name}, which could not be read: {class_name(broken)}", name)
+
+
+def outcome_of_ending(run: Run, ending: Ending) -> Outcome:
+    """Return how a run ended that we ended."""
+    if ending is Ending.TIMEOUT:
+        return Failed(f"timed out after {format_duration(run.policy.timeout)}", "Timeout")
+    if ending is Ending.STALLED:
+        limit = format_duration(run.policy.stall_timeout or 0)
+        return Failed(f"no progress for {limit} (stall_timeout)", "Stalled")
+    return Interrupted(str(ending))
+
+
+def failure_of(error: BaseException) -> Failed:
+    """Return an exception as the failure of a run, with its traceback."""
+    return Failed(_message(error), class_name(error), _trace(error))
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    match error:
+        case Retry():
+            return Failed(_message(error), "Retry", delay=error.delay)
+        case Fail():
+            return Failed(_message(error), "Fail", final=True)
+        case Snooze():
+            return Snoozed(error.delay)
+        case LeaseLost():
+            return Interrupted(str(Ending.LOST))
+        case asyncio.CancelledError():
+            return Failed("the handler was cancelled from within", "CancelledError", _trace(error))
+        case SystemExit():
+            return Failed(f"the handler called sys.exit({repr_of(error.code)})", "SystemExit", _trace(error))
+        case _:
+            return failure_of(error)
+
+
+def _message(error: BaseException) -> str:
+    text = text_of(error)
+    if isinstance(error, KeyError):
+        text = f"KeyError: {text}"  # the bare key tells nobody what happened
+    # Cut here, and not only where it is stored: from a child process it goes through a pipe.
+    return shorten_text(text, ERROR_LIMIT) or class_name(error)
+
+
+def _trace(error: BaseException) -> str:
+    """Return the traceback from the application's first frame on, cut in the middle when it is long."""
+    try:
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OUTER_FRAMES):
+            frames = frames.tb_next
+        text = "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+    except BaseException:  # noqa: BLE001 - the exception's own code may raise anything
+        return ""
+    if len(text) <= _TRACEBACK_LIMIT:
+        return text
+    half = _TRACEBACK_LIMIT // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"

@@ -1,0 +1,91 @@
+"""What a handler, or a library under it, may raise or do to the loop: its own job fails, and nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.servers import newest_server
+from tests.support.workshop import Workshop, workshop
+
+HANDLERS = """
+class Evil(BaseException):
+    def __str__(self):
+        raise self
+    __repr__ = __str__
+
+@handlers.job("quick")
+async def quick(): return 1
+
+async def raising(error):
+    raise error
+
+def error_of(what):
+    return {"itself": Evil(), "exit of itself": SystemExit(Evil()), "exit": SystemExit(3)}[what]
+
+@handlers.job("raises", max_attempts=1)
+async def raises(what: str):
+    raise error_of(what)
+
+@handlers.job("awaits", max_attempts=1)
+async def awaits(what: str):
+    await asyncio.gather(raising(error_of(what)))
+
+@handlers.job("leaves", max_attempts=1)
+async def leaves(job: Job, what: str):
+    task = asyncio.create_task(raising(error_of(what)))
+    await asyncio.wait([task])
+
+from typing import Annotated
+from pydantic import AfterValidator
+
+def broken_check(value: int) -> int:
+    raise Evil
+
+@handlers.job("broken_check", max_attempts=1)
+async def broken_check_handler(n: Annotated[int, AfterValidator(broken_check)]): pass
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """One daemon for the whole module: whatever was done to it before, it serves the next test."""
+    with newest_server() as server, workshop(server, tmp_path_factory.mktemp("hostile"), HANDLERS) as place:
+        daemon = place.start(concurrency=4)
+        yield place
+        assert daemon.stop() == 0, daemon.log
+
+
+def unharmed(place: Workshop, job_id: str) -> None:
+    """The daemon is alive, with all of its workers."""
+    daemon = place.daemons[0]
+    assert place.producer.run(f"after {job_id}", "quick")["status"] == "completed"
+    assert not daemon.ended, daemon.log
+    assert not place.producer.redis.zcard("job_queue:active")
+    assert "Traceback (most recent call last)" not in "\n".join(
+        line for line in daemon.log.splitlines() if not line.startswith("{")
+    )
+
+
+@pytest.mark.parametrize(
+    ("job_type", "what", "status"),
+    [
+        ("raises", "itself", "failed"), ("raises", "exit of itself", "failed"),
+        ("awaits", "itself", "failed"), ("awaits", "exit of itself", "failed"), ("awaits", "exit", "failed"),
+        ("leaves", "itself", "completed"), ("leaves", "exit of itself", "completed"), ("leaves", "exit", "completed"),
+    ],
+)  # fmt: skip
+def test_an_exception_without_a_text_costs_neither_the_daemon_nor_a_worker(
+    place: Workshop, job_type: str, what: str, status: str
+) -> None:
+    job_id = f"{job_type} {what}"
+    assert place.producer.run(job_id, job_type, what=what)["status"] == status
+    unharmed(place, job_id)
+
+
+def test_a_run_that_breaks_with_such_an_exception_ends(place: Workshop) -> None:
+    job = place.producer.run("broken", "broken_check", n=1)
+    assert (job["status"], job["error_type"]) == ("failed", "Evil")
+    assert job["error"] == "the run could not be brought to its end: <Evil whose repr raises Evil>"
+    unharmed(place, "broken")
