@@ -37,6 +37,20 @@ async def leaves(job: Job, what: str):
     task = asyncio.create_task(raising(error_of(what)))
     await asyncio.wait([task])
 
+@handlers.job("stops_loop")
+async def stops_loop(how: str):
+    loop = asyncio.get_running_loop()
+    if how == "at once":
+        loop.stop()
+    elif how == "in a callback":
+        loop.call_soon(loop.stop)
+    else:
+        for _ in range(50):
+            loop.stop()
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    return how
+
 from typing import Annotated
 from pydantic import AfterValidator
 
@@ -89,3 +103,10 @@ def test_a_run_that_breaks_with_such_an_exception_ends(place: Workshop) -> None:
     assert (job["status"], job["error_type"]) == ("failed", "Evil")
     assert job["error"] == "the run could not be brought to its end: <Evil whose repr raises Evil>"
     unharmed(place, "broken")
+
+
+@pytest.mark.parametrize("how", ["at once", "in a callback", "again and again"])
+def test_whoever_stops_the_loop_does_not_end_the_daemon(place: Workshop, how: str) -> None:
+    assert place.producer.run(f"stops {how}", "stops_loop", how=how)["status"] == "completed"
+    place.daemons[0].wait_for("loop.exit_refused", problem="stopped the event loop")
+    unharmed(place, f"stops {how}")

@@ -18,7 +18,8 @@ from jobqd.app.leaving import leave_within
 from jobqd.app.loops import Crash
 from jobqd.app.reload import Again, Configuration
 from jobqd.app.unknown import unknown_types
-from jobqd.clock import SystemClock, World
+from jobqd.clock import Log, SystemClock, World
+from jobqd.drive import drive
 from jobqd.duties import startup
 from jobqd.duties.startup import Finding
 from jobqd.errors import EX_CONFIG, EX_SOFTWARE, ConfigError, StartError, StoreError
@@ -30,7 +31,6 @@ from jobqd.settings.local import local_address
 from jobqd.store import Target
 from jobqd.store.tracking import TrackedLink
 from jobqd.systemd import Notifier
-from jobqd.units import shorten
 
 __all__ = ["Finding", "check", "run"]
 
@@ -90,24 +90,13 @@ async def _life(configuration: Configuration, handlers: Handlers, logs: LogSyste
         return End(EX_SOFTWARE, hard=True)
 
 
-def _drive(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, End], log: Any) -> End:
-    """Run the daemon to its end, whatever the application's tasks do.
-
-    asyncio lets the SystemExit and KeyboardInterrupt of any task out of the loop; one that a handler started must not
-    end the daemon. Whoever awaits that task gets its exception all the same. The daemon's own task is cancelled by
-    nobody but an application that cancels all there are.
-    """
-    task = loop.create_task(main)
-    while True:
-        try:
-            return loop.run_until_complete(task)
-        except (SystemExit, KeyboardInterrupt) as error:
-            if task.done():
-                raise
-            log.exception("loop.exit_refused", problem=shorten(error))
-        except asyncio.CancelledError:
-            log.critical("daemon.crashed", part="life", exc_info=True)
-            return End(EX_SOFTWARE, hard=True)
+def _drive(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, End], log: Log) -> End:
+    """Run the daemon to its end; its task is cancelled by nobody but an application that cancels all there are."""
+    try:
+        return drive(loop, loop.create_task(main), log)
+    except asyncio.CancelledError:
+        log.critical("daemon.crashed", part="life", exc_info=True)
+        return End(EX_SOFTWARE, hard=True)
 
 
 def _world(logs: LogSystem) -> World:

@@ -143,7 +143,7 @@ SENTENCES = {
     ),
     "hook.failed": Sentence("the on_dead hook {hook} failed"),
     "loop.blocked": Sentence("event loop blocked[ for {duration}]: a handler calls something that waits"),
-    "loop.exit_refused": Sentence("a task of a handler raised {problem}; the daemon goes on"),
+    "loop.exit_refused": Sentence("a task of a handler {problem}; the daemon goes on"),
     "loop.gave_up": Sentence("gives up: {reason}; jobs handed over: {count}", "{error}"),
     "loop.unblocked": Sentence("event loop runs again after {duration}"),
     "metrics.listening": Sentence("metrics and health are served at {address}"),
