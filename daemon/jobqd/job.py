@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import threading
 from collections.abc import Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -14,6 +15,8 @@ from jobqd.errors import PayloadError, Stopped
 from jobqd.programs import Program, ProgramOptions, SyncProgram
 
 T = TypeVar("T")
+Report = tuple[float, str | None, float | None]
+"""Progress: percent, step, and how many seconds are left."""
 _UNREAD = object()
 
 _INTEGER = re.compile(r"\d{1,15}", re.ASCII)
@@ -221,18 +224,26 @@ class Job(_JobBase):
 class SyncJob(_JobBase):
     """One run of a job, as a plain `def` handler in a thread sees it: the same names, plain calls."""
 
-    __slots__ = ("_loop", "stopping")
+    __slots__ = ("_lock", "_loop", "_news", "stopping")
 
     def __init__(self, claimed: Claimed, port: RunPort, stopping: Any, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(claimed, port)
         self._loop = loop
+        self._lock = threading.Lock()
+        self._news: Report | None = None
         self.stopping = stopping
         """A `threading.Event`, set when the daemon drains or has ended this run: finish soon."""
 
     def progress(self, percent: float, step: str | None = None, eta_seconds: float | None = None) -> None:
         """Report progress, as `Job.progress`. Raises Stopped once the daemon has ended this run."""
         self._check()
-        self._loop.call_soon_threadsafe(self._port.progress, *_numbers(percent, step, eta_seconds))
+        news = _numbers(percent, step, eta_seconds)
+        with self._lock:
+            waiting, self._news = self._news is not None, news
+        if not waiting:
+            # One call for all reports that come until the loop takes the last of them: nothing holds a thread back
+            # that reports faster than the loop can listen, and the loop's other work waits behind its calls.
+            self._loop.call_soon_threadsafe(self._take_news)
 
     def save_checkpoint(self, data: Any) -> None:
         """Save a JSON value for the next run, as `Job.save_checkpoint`. Raises Stopped as `progress` does."""
@@ -246,6 +257,13 @@ class SyncJob(_JobBase):
         program = self._wait(self._start(tuple(map(str, argv)), ProgramOptions(**options)))
         return SyncProgram(program, self._loop)
 
+    def _take_news(self) -> None:
+        """Hand on the latest report; on the loop."""
+        with self._lock:
+            news, self._news = self._news, None
+        if news is not None:
+            self._port.progress(*news)
+
     async def _start(self, argv: tuple[str, ...], options: ProgramOptions) -> Program:
         return self._port.program(argv, options)
 
@@ -257,7 +275,7 @@ class SyncJob(_JobBase):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-def _numbers(percent: float, step: str | None, eta_seconds: float | None) -> tuple[float, str | None, float | None]:
+def _numbers(percent: float, step: str | None, eta_seconds: float | None) -> Report:
     """Check what was reported where the handler can see the error."""
     percent = float(percent)
     eta_seconds = None if eta_seconds is None else float(eta_seconds)

@@ -41,6 +41,12 @@ async def chatter(job: Job, times: int):
         await job.progress(99 * count / times)
     await job.progress(100)
 
+@handlers.job("chatter_in_thread")
+def chatter_in_thread(job: SyncJob, times: int):
+    for count in range(times):
+        job.progress(99 * count / times)
+    job.progress(100)
+
 @handlers.job("hydra")
 async def hydra():
     if not ledger.is_open("hydra"):
@@ -345,20 +351,23 @@ def test_another_type_in_place_of_an_index_is_named_and_waited_for(place: Worksh
     assert len(daemon.log) - before < 3000
 
 
-def test_a_million_reports_of_progress(place: Workshop) -> None:
+@pytest.mark.parametrize("job_type", ["chatter", "chatter_in_thread"])
+def test_a_million_reports_of_progress(place: Workshop, job_type: str) -> None:
     told = place.producer.redis.pubsub(ignore_subscribe_messages=True)
-    told.subscribe("job:progress:chatter")
+    told.subscribe(f"job:progress:{job_type}")
+    blocked = len(daemon_of(place).of("loop.blocked"))
     times = 1_000_000 if place.server.binary == newest_binary() else 50_000
     with unharmed(place, jobs=20):
-        place.producer.put("chatter", "chatter", score=1, times=times)
-        place.producer.wait("chatter", "processing", "completed")
+        place.producer.put(job_type, job_type, score=1, times=times)
+        place.producer.wait(job_type, "processing", "completed")
         for number in range(20):
-            assert place.producer.run(f"beside chatter {number}", "quick")["status"] == "completed"
-        job = place.producer.wait("chatter", timeout=60)
+            assert place.producer.run(f"beside {job_type} {number}", "quick")["status"] == "completed"
+        job = place.producer.wait(job_type, timeout=60)
     assert (job["status"], job["progress"]) == ("completed", "100")
     messages = iter(lambda: told.get_message(timeout=0.1), None)
     took = float(job["finished_at"]) - float(job["started_at"])
     assert sum(1 for _ in messages) < 12 * took + 5
+    assert len(daemon_of(place).of("loop.blocked")) == blocked
     told.close()
 
 

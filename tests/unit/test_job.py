@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Any
+
 import pytest
 
 from jobqd.errors import PayloadError
-from jobqd.job import Claimed, Job, created_at, integer
+from jobqd.job import Claimed, Job, SyncJob, created_at, integer
 from jobqd.programs import Program, ProgramOptions
 from tests.support.parts import NOW, claimed
 
@@ -103,3 +107,43 @@ async def test_a_checkpoint_that_is_not_json_is_refused(data: object) -> None:
     with pytest.raises(PayloadError, match="the checkpoint is not JSON"):
         await job_of(claimed(), port).save_checkpoint(data)
     assert port.saved == []
+
+
+class CountingLoop:
+    """Keeps what a thread asks the loop to call."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def call_soon_threadsafe(self, call: Any, *arguments: Any) -> None:
+        self.calls.append((call, arguments))
+
+    def turn(self) -> None:
+        calls, self.calls = self.calls, []
+        for call, arguments in calls:
+            call(*arguments)
+
+
+def test_a_thread_that_reports_faster_than_the_loop_listens_asks_it_once_for_the_last() -> None:
+    port, loop = Port(), CountingLoop()
+    job = SyncJob(claimed(), port, threading.Event(), loop)  # type: ignore[arg-type]
+    for percent in range(1000):
+        job.progress(percent / 10, "encoding")
+    assert len(loop.calls) == 1
+    loop.turn()
+    assert port.progresses == [(99.9, "encoding", None)]
+    job.progress(100, eta_seconds=0)
+    loop.turn()
+    assert port.progresses[1:] == [(100.0, None, 0.0)]
+
+
+async def test_the_last_report_of_a_thread_comes_before_its_end() -> None:
+    port = Port()
+    job = SyncJob(claimed(), port, threading.Event(), asyncio.get_running_loop())
+
+    def report() -> None:
+        for percent in range(101):
+            job.progress(percent)
+
+    await asyncio.to_thread(report)
+    assert port.progresses[-1] == (100.0, None, None)
