@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jobqd.clock import World
-from jobqd.errors import PayloadError, ProgramError
+from jobqd.errors import LeaseLost, PayloadError, ProgramError
 from jobqd.guardian import Guardian
 from jobqd.handlers import Handlers
 from jobqd.programs import Program, ProgramOptions
@@ -62,7 +62,7 @@ class Services:
 class RunContext:
     """What a running job may ask of the daemon; made only for handlers that take their job."""
 
-    __slots__ = ("_breath", "_closed", "_programs", "_run", "_services", "on_progress", "saving")
+    __slots__ = ("_breath", "_closed", "_programs", "_run", "_services", "lease_lost", "on_progress", "saving")
 
     def __init__(self, run: Run, services: Services) -> None:
         self._run = run
@@ -70,6 +70,8 @@ class RunContext:
         self._programs: list[Program] = []
         self._closed = False
         self._breath = services.world.clock.monotonic()
+        self.lease_lost = False
+        """Whether Redis refused a checkpoint of this run, for the job is not its own any more."""
         self.on_progress: Callable[[], None] | None = None
         self.saving = 0
         """How many checkpoints wait for Redis: a run that waits for it has not stalled."""
@@ -120,12 +122,17 @@ class RunContext:
             )
         # The server may have executed a call whose task is cancelled, so it runs in a task of its own.
         saving = asyncio.ensure_future(self._services.checkpoints.save(self._run, text))
-        saving.add_done_callback(_retrieved)
+        saving.add_done_callback(self._saved)
         self.saving += 1
         try:
             await asyncio.shield(saving)
         finally:
             self.saving -= 1
+
+    def _saved(self, saving: asyncio.Future[None]) -> None:
+        """Take note of an error, also of one that nobody is left to hear: the run was ended while it waited."""
+        if not saving.cancelled() and isinstance(saving.exception(), LeaseLost):
+            self.lease_lost = True
 
     def program(self, argv: tuple[str, ...], options: ProgramOptions) -> Program:
         """Return an external program that ends with this run."""
@@ -145,9 +152,3 @@ class RunContext:
         for program in self._programs:
             program.kill()
         await self.close()
-
-
-def _retrieved(saving: asyncio.Future[None]) -> None:
-    """Take note of an error that nobody is left to hear: its run was ended while the checkpoint waited."""
-    if not saving.cancelled():
-        saving.exception()

@@ -240,7 +240,7 @@ class Executor:
             _uncancel(run.task)
         if run.ending is not None:
             return outcome_of_ending(run, run.ending)
-        return outcome_of_error(error)
+        return outcome_of_error(error, lease_lost=run.context is not None and run.context.lease_lost)
 
 
 def _uncancel(task: asyncio.Task[None]) -> None:

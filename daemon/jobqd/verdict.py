@@ -19,10 +19,14 @@ _HERE = Path(__file__).parent
 _OUTER_FRAMES = (str(_HERE / "executor.py"), str(_HERE / "handlers"), str(concurrent.futures.thread.__file__))
 
 
-def outcome_of_error(error: BaseException) -> Outcome:
-    """Return how a run ended whose handler raised this; never raises, whatever the exception's own code does."""
+def outcome_of_error(error: BaseException, *, lease_lost: bool = False) -> Outcome:
+    """Return how a run ended whose handler raised this; never raises, whatever the exception's own code does.
+
+    `lease_lost`: whether Redis said so to this run. A LeaseLost out of nothing is a failure like any other: believed,
+    its job would be handed back uncharged, and run again at once, for ever.
+    """
     try:
-        return _outcome_of(error)
+        return _outcome_of(error, lease_lost)
     except BaseException as broken:  # noqa: BLE001 - an exception that cannot be looked at is a failure like any other
         name = class_name(error)
         return Failed(f"{name}, which could not be read: {class_name(broken)}", name)
@@ -43,7 +47,7 @@ def failure_of(error: BaseException) -> Failed:
     return Failed(_message(error), class_name(error), _trace(error))
 
 
-def _outcome_of(error: BaseException) -> Outcome:
+def _outcome_of(error: BaseException, lease_lost: bool) -> Outcome:
     match error:
         case Retry():
             return Failed(_message(error), "Retry", delay=error.delay)
@@ -51,7 +55,7 @@ def _outcome_of(error: BaseException) -> Outcome:
             return Failed(_message(error), "Fail", final=True)
         case Snooze():
             return Snoozed(error.delay)
-        case LeaseLost():
+        case LeaseLost() if lease_lost:
             return Interrupted(str(Ending.LOST))
         case asyncio.CancelledError():
             return Failed("the handler was cancelled from within", "CancelledError", _trace(error))

@@ -35,7 +35,6 @@ async def execute(target: Target, keys: Keys, handlers: Handlers, job: Any, **li
     [
         (Snooze("5m"), Snoozed(300.0)),
         (Fail("no"), Failed("no", "Fail", final=True)),
-        (LeaseLost("gone"), Interrupted("lost its lease")),
     ],
 )
 async def test_each_verb_is_an_outcome(target: Target, keys: Keys, error: Exception, outcome: object) -> None:
@@ -46,6 +45,34 @@ async def test_each_verb_is_an_outcome(target: Target, keys: Keys, error: Except
         raise error
 
     assert await execute(target, keys, handlers, claimed(type="verb")) == outcome
+
+
+@NEWEST_ONLY
+async def test_a_lost_lease_that_redis_did_not_tell_of_is_a_failure(target: Target, keys: Keys) -> None:
+    handlers = Handlers()
+
+    @handlers.job("claims")
+    async def claims(job: Job) -> None:
+        raise LeaseLost("x")
+
+    outcome = await execute(target, keys, handlers, claimed(type="claims"))
+    assert (type(outcome), outcome.error, outcome.error_type) == (Failed, "x", "LeaseLost")
+
+
+@NEWEST_ONLY
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_a_lost_lease_that_a_checkpoint_met_is_not_charged(target: Target, keys: Keys, in_thread: bool) -> None:
+    handlers = Handlers()
+
+    async def film(job: Job) -> None:
+        await job.save_checkpoint({"frame": 1})
+
+    def film_in_thread(job: SyncJob) -> None:
+        job.save_checkpoint({"frame": 1})
+
+    handlers.job("film")(film_in_thread if in_thread else film)  # type: ignore[arg-type]
+    # There is no such job in Redis, so nobody owns it.
+    assert await execute(target, keys, handlers, claimed(type="film")) == Interrupted("lost its lease")
 
 
 @NEWEST_ONLY

@@ -1,0 +1,35 @@
+"""What a handler in a process of its own may raise: a failure that says what it was, and no crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.daemon import Daemon
+from tests.support.servers import newest_server
+from tests.support.workshop import Workshop, workshop
+
+HANDLERS = """
+@handlers.job("raises", process=True, max_attempts=1)
+async def raises(what: str):
+    raise {"lease lost": LeaseLost("out of nothing")}[what]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    with newest_server() as server, workshop(server, tmp_path_factory.mktemp("hostile"), HANDLERS) as place:
+        place.start(concurrency=4)
+        yield place
+
+
+def daemon_of(place: Workshop) -> Daemon:
+    return place.daemons[0]
+
+
+@pytest.mark.parametrize(("what", "error", "error_type"), [("lease lost", "out of nothing", "LeaseLost")])
+def test_what_it_raises_is_a_failure_that_says_so(place: Workshop, what: str, error: str, error_type: str) -> None:
+    job = place.producer.run(what, "raises", what=what)
+    assert (job["status"], job["error"], job["error_type"]) == ("failed", error, error_type)
+    assert "crashes" not in job
