@@ -123,17 +123,25 @@ class ProgramError(JobqdError):
 class Retry(Exception):  # noqa: N818 - a verb, read as `raise Retry(...)`
     """Raise in a handler: count this attempt as failed and try again, after `delay` if given.
 
-    `delay` is in seconds or a duration such as "30s"; without it the job's backoff decides.
+    `delay` is in seconds or a duration such as "30s"; without it the job's backoff decides. A subclass may set it in
+    its class.
     """
+
+    # Here too for a subclass whose `__init__` does not call this one.
+    reason: str = "retry requested"
+    delay: float | str | None = None
 
     def __init__(self, reason: str = "retry requested", *, delay: float | str | None = None) -> None:
         self.reason = reason
-        self.delay = None if delay is None else parse_duration(delay)
+        if delay is not None:
+            self.delay = parse_duration(delay)
         super().__init__(reason)
 
 
 class Fail(Exception):  # noqa: N818 - a verb, read as `raise Fail(...)`
     """Raise in a handler: trying again is useless, put the job straight into the dead letters."""
+
+    reason: str = "failed for good"
 
     def __init__(self, reason: str = "failed for good") -> None:
         self.reason = reason
@@ -142,6 +150,10 @@ class Fail(Exception):  # noqa: N818 - a verb, read as `raise Fail(...)`
 
 class Snooze(Exception):  # noqa: N818 - a verb, read as `raise Snooze(...)`
     """Raise in a handler: run this job again after `delay` (at least 1 s); it is not an attempt."""
+
+    reason: str = "snoozed"
+    delay: float | str = 60.0
+    """What it is in a subclass whose `__init__` does not call this one."""
 
     def __init__(self, delay: float | str, reason: str = "snoozed") -> None:
         self.delay = max(1.0, parse_duration(delay))

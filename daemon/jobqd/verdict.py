@@ -11,7 +11,7 @@ from jobqd.errors import Fail, LeaseLost, Retry, Snooze
 from jobqd.retry import ERROR_LIMIT
 from jobqd.runs import Ending, Failed, Interrupted, Outcome, Run, Snoozed
 from jobqd.texts import class_name, repr_of, shorten_text, text_of
-from jobqd.units import format_duration
+from jobqd.units import format_duration, parse_duration
 
 _TRACEBACK_LIMIT = 8_000
 _HERE = Path(__file__).parent
@@ -50,11 +50,11 @@ def failure_of(error: BaseException) -> Failed:
 def _outcome_of(error: BaseException, lease_lost: bool) -> Outcome:
     match error:
         case Retry():
-            return Failed(_message(error), "Retry", delay=error.delay)
+            return _retry(error)
         case Fail():
             return Failed(_message(error), "Fail", final=True)
         case Snooze():
-            return Snoozed(error.delay)
+            return _snooze(error)
         case LeaseLost() if lease_lost:
             return Interrupted(str(Ending.LOST))
         case asyncio.CancelledError():
@@ -63,6 +63,21 @@ def _outcome_of(error: BaseException, lease_lost: bool) -> Outcome:
             return Failed(f"the handler called sys.exit({repr_of(error.code)})", "SystemExit", _trace(error))
         case _:
             return failure_of(error)
+
+
+def _retry(error: Retry) -> Failed:
+    try:
+        delay = None if error.delay is None else parse_duration(error.delay)
+    except BaseException as wrong:  # noqa: BLE001 - whatever a subclass made of it, the job's backoff will do
+        return Failed(shorten_text(f"{_message(error)} (its delay: {text_of(wrong)})", ERROR_LIMIT), "Retry")
+    return Failed(_message(error), "Retry", delay=delay)
+
+
+def _snooze(error: Snooze) -> Outcome:
+    try:
+        return Snoozed(parse_duration(error.delay))
+    except BaseException as wrong:  # noqa: BLE001 - a failure, for a time of our own choice might be run for ever
+        return Failed(shorten_text(f"{_message(error)} (its delay: {text_of(wrong)})", ERROR_LIMIT), class_name(error))
 
 
 def _message(error: BaseException) -> str:

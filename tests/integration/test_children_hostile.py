@@ -11,9 +11,19 @@ from tests.support.servers import newest_server
 from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
+class Busy(Retry):
+    def __init__(self): pass
+
+class Later(Snooze):
+    def __init__(self): pass
+
 @handlers.job("raises", process=True, max_attempts=1)
 async def raises(what: str):
-    raise {"lease lost": LeaseLost("out of nothing")}[what]
+    raise {"lease lost": LeaseLost("out of nothing"), "busy": Busy()}[what]
+
+@handlers.job("snoozes", process=True)
+async def snoozes():
+    raise Later
 """
 
 
@@ -28,8 +38,16 @@ def daemon_of(place: Workshop) -> Daemon:
     return place.daemons[0]
 
 
-@pytest.mark.parametrize(("what", "error", "error_type"), [("lease lost", "out of nothing", "LeaseLost")])
+@pytest.mark.parametrize(
+    ("what", "error", "error_type"),
+    [("lease lost", "out of nothing", "LeaseLost"), ("busy", "Busy", "Retry")],
+)
 def test_what_it_raises_is_a_failure_that_says_so(place: Workshop, what: str, error: str, error_type: str) -> None:
     job = place.producer.run(what, "raises", what=what)
     assert (job["status"], job["error"], job["error_type"]) == ("failed", error, error_type)
     assert "crashes" not in job
+
+
+def test_a_subclass_of_snooze_that_keeps_its_delay_to_itself_snoozes(place: Workshop) -> None:
+    place.producer.put("snoozes", "snoozes")
+    assert "attempts" not in place.producer.wait("snoozes", "scheduled")
