@@ -12,7 +12,7 @@ from typing import assert_never
 from jobqd.clock import Random
 from jobqd.job import Claimed
 from jobqd.runs import Completed, Crashed, Failed, Interrupted, Lapsed, Outcome, Policy, Snoozed
-from jobqd.texts import shorten_text
+from jobqd.texts import CLASS_NAME_LIMIT, shorten_text
 
 MAX_LAPSES = 10
 """A job whose lease ran out so often is dead-lettered: it never gets to its end."""
@@ -91,16 +91,17 @@ def _failed(key: tuple[str, str, int], claimed: Claimed, failure: Failed, policy
     attempt = claimed.attempts + 1
     dead = failure.final or attempt >= policy.max_attempts
     delay = backoff(attempt, policy, random) if failure.delay is None else failure.delay
+    error_type = shorten_text(failure.error_type, CLASS_NAME_LIMIT)
     return Settlement(
         *key,
         "dead" if dead else "retrying",
         _charge(claimed, policy),
         delay=0.0 if dead else delay,
         ttl=policy.dead_ttl,
-        error=shorten_text(failure.error, ERROR_LIMIT) or failure.error_type or "failed",
-        error_type=failure.error_type,
+        error=shorten_text(failure.error, ERROR_LIMIT) or error_type or "failed",
+        error_type=error_type,
         traceback=failure.traceback,
-        history=_history(attempt, claimed.fence, failure.error_type, failure.error),
+        history=_history(attempt, claimed.fence, error_type, failure.error),
     )
 
 

@@ -14,6 +14,8 @@ from jobqd.texts import class_name, repr_of, shorten_text, text_of
 from jobqd.units import format_duration, parse_duration
 
 _TRACEBACK_LIMIT = 8_000
+EXIT_LIMIT = 1_000
+"""Most characters that are kept of what a handler gave to sys.exit."""
 _HERE = Path(__file__).parent
 # What lies between the event loop and a handler: it tells nobody why the handler failed.
 _OUTER_FRAMES = (str(_HERE / "executor.py"), str(_HERE / "handlers"), str(concurrent.futures.thread.__file__))
@@ -60,7 +62,8 @@ def _outcome_of(error: BaseException, lease_lost: bool) -> Outcome:
         case asyncio.CancelledError():
             return Failed("the handler was cancelled from within", "CancelledError", _trace(error))
         case SystemExit():
-            return Failed(f"the handler called sys.exit({repr_of(error.code)})", "SystemExit", _trace(error))
+            said = shorten_text(repr_of(error.code), EXIT_LIMIT)
+            return Failed(f"the handler called sys.exit({said})", "SystemExit", _trace(error))
         case _:
             return failure_of(error)
 

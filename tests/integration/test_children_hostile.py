@@ -19,7 +19,10 @@ class Later(Snooze):
 
 @handlers.job("raises", process=True, max_attempts=1)
 async def raises(what: str):
-    raise {"lease lost": LeaseLost("out of nothing"), "busy": Busy()}[what]
+    raise {
+        "lease lost": LeaseLost("out of nothing"), "busy": Busy(), "long exit": SystemExit("x" * 10_000_000),
+        "long text": ValueError("x" * 10_000_000), "long name": type("X" * 5_000_000, (Exception,), {})("why"),
+    }[what]
 
 @handlers.job("snoozes", process=True)
 async def snoozes():
@@ -40,8 +43,12 @@ def daemon_of(place: Workshop) -> Daemon:
 
 @pytest.mark.parametrize(
     ("what", "error", "error_type"),
-    [("lease lost", "out of nothing", "LeaseLost"), ("busy", "Busy", "Retry")],
-)
+    [
+        ("lease lost", "out of nothing", "LeaseLost"), ("busy", "Busy", "Retry"),
+        ("long exit", f"the handler called sys.exit('{'x' * 998}…)", "SystemExit"),
+        ("long text", "x" * 3999 + "…", "ValueError"), ("long name", "why", "X" * 199 + "…"),
+    ],
+)  # fmt: skip
 def test_what_it_raises_is_a_failure_that_says_so(place: Workshop, what: str, error: str, error_type: str) -> None:
     job = place.producer.run(what, "raises", what=what)
     assert (job["status"], job["error"], job["error_type"]) == ("failed", error, error_type)

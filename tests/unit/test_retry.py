@@ -42,6 +42,13 @@ def test_a_completion_is_charged_and_kept_for_the_types_ttl() -> None:
     assert (order.to, order.charge, order.ttl, order.result) == ("completed", "attempts", 7.0, "[1]")
 
 
+def test_whatever_a_failure_tells_it_is_kept_short() -> None:
+    order = decide(claimed(), "w", Failed("x" * 10**6, "T" * 10**6), policy(), half)
+    assert (len(order.error), len(order.error_type)) == (4000, 200)
+    assert len(order.history) < 1000
+    assert len(decide(claimed(), "w", Failed("", "T" * 10**6), policy(), half).error) == 200
+
+
 def test_a_failure_is_tried_again_with_backoff() -> None:
     order = decide(claimed(attempts=1), "w", Failed("no", "OSError", "Traceback"), policy(), half)
     assert (order.to, order.charge, order.delay) == ("retrying", "attempts", 15.0)

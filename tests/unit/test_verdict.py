@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobqd.errors import Retry, Snooze
+from jobqd.errors import Fail, Retry, Snooze
 from jobqd.runs import Failed, Outcome, Snoozed
 from jobqd.verdict import outcome_of_error
 from tests.unit.test_texts import Evil
@@ -97,3 +97,16 @@ def test_a_delay_that_is_none_is_a_failure_that_says_so(verb: Retry | Snooze, de
 
 def test_a_verb_tells_its_reason_also_where_a_subclass_gives_none() -> None:
     assert (Busy().reason, Later().reason, Retry("why").reason) == ("retry requested", "snoozed", "why")
+
+
+def test_however_long_its_parts_an_exception_tells_little() -> None:
+    long = type("X" * 10**6, (Exception,), {})
+    for error in (long("why"), long(), SystemExit("x" * 10**6), ValueError("x" * 10**6), Fail("x" * 10**6)):
+        outcome = outcome_of_error(error)
+        assert type(outcome) is Failed
+        assert len(outcome.error) <= 4000
+        assert len(outcome.error_type) <= 200
+        assert len(outcome.traceback) < 10_000
+    assert outcome_of_error(SystemExit("x" * 2000)) == Failed(
+        f"the handler called sys.exit('{'x' * 998}…)", "SystemExit", "SystemExit: " + "x" * 2000 + "\n"
+    )
