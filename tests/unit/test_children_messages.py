@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from jobqd.children.frames import HEADER, BrokenFrame, decode, encode, length
 from jobqd.children.outcomes import outcome_message, read_outcome
 from jobqd.children.process import death
+from jobqd.children.reports import WireSink
+from jobqd.logs.record import Record
 from jobqd.runs import Completed, Crashed, Failed, Interrupted, Outcome, Snoozed
 
 OUTCOMES = [
@@ -101,3 +103,28 @@ def test_an_outcome_that_no_child_may_tell_of_is_refused(message: dict[str, Any]
 )
 def test_a_death_is_told_in_words(status: int, words: str) -> None:
     assert death(status) == words
+
+
+class FrameWire:
+    """Takes what is sent, as frames."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.frames.append(encode(message))
+
+
+def test_no_record_of_a_log_is_longer_than_what_the_daemon_takes() -> None:
+    wire, film = FrameWire(), "\U0001f3ac" * 10**6
+    fields = {f"{number}{film}": film for number in range(100)}
+    WireSink(wire).write(Record(0.0, 20, film, fields, film))  # type: ignore[arg-type]
+    assert len(wire.frames[0]) < 2**20
+
+
+def test_the_parts_of_a_record_are_kept_as_they_are() -> None:
+    wire = FrameWire()
+    fields = {"film": "in.mp4", "width": 1280, "x": "x" * 30_000, "ok": True, "what": OSError("no")}
+    WireSink(wire).write(Record(0.0, 20, "working", fields, "Traceback"))  # type: ignore[arg-type]
+    kept = decode(wire.frames[0][HEADER.size :])["fields"]
+    assert kept == {**fields, "what": "OSError('no')", "traceback": "Traceback"}

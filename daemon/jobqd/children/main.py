@@ -28,8 +28,9 @@ from jobqd.handlers import Handler, Handlers, load_handlers
 from jobqd.job import Claimed
 from jobqd.logs.record import level_number
 from jobqd.logs.system import LogSystem
+from jobqd.retry import ERROR_LIMIT
 from jobqd.runs import Ending, Policy, Run
-from jobqd.texts import class_name, text_of
+from jobqd.texts import class_name, shorten_text, text_of
 
 _WIRE, _LOCK = 3, 4
 _NEVER = 10 * 365 * 86400.0
@@ -54,7 +55,7 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_live(wire, order, handlers, handler, logs.logger))
     except ConfigError as error:
-        wire.send({"kind": "refused", "error": str(error)})
+        wire.send({"kind": "refused", "error": shorten_text(str(error), ERROR_LIMIT)})
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

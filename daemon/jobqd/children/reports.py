@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from itertools import islice
 from typing import Any
 
 from jobqd.children.wire import Wire
@@ -18,6 +19,9 @@ _PROGRESS_EVERY = 0.05
 _STEP_LIMIT = 1_000
 _TEXT_LIMIT = 32_768
 _FIELDS_LIMIT = 50
+_NAME_LIMIT = 100
+_RECORD_LIMIT = 65_536
+"""Most characters of one record, which may take twelve bytes each: a longer frame would end the process."""
 
 
 class WireProgress:
@@ -99,11 +103,14 @@ class WireSink:
 
     def write(self, record: Record) -> None:
         """Send a record; its values as JSON where they are, as texts where not."""
-        fields = dict(list(record.fields.items())[:_FIELDS_LIMIT])
-        fields = {str(name)[:100]: _value(value) for name, value in fields.items()}
-        if record.exception:
-            fields["traceback"] = record.exception[:_TEXT_LIMIT]
-        event = record.event[:_TEXT_LIMIT]
+        event, trace = record.event[:_TEXT_LIMIT], record.exception[:_TEXT_LIMIT]
+        left = _RECORD_LIMIT - len(event) - len(trace)
+        fields: dict[str, Any] = {}
+        for name, value in islice(record.fields.items(), _FIELDS_LIMIT):
+            kept = fields[str(name)[:_NAME_LIMIT]] = _value(value, max(_NAME_LIMIT, min(_TEXT_LIMIT, left)))
+            left -= len(kept) if isinstance(kept, str) else 0
+        if trace:
+            fields["traceback"] = trace
         try:
             self._wire.send({"kind": "log", "level": record.level, "event": event, "fields": fields})
         except OSError:
@@ -113,12 +120,12 @@ class WireSink:
         """Do nothing: what was written is sent."""
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, limit: int) -> Any:
     if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
-    return shown(value, _TEXT_LIMIT)
+    return shown(value, limit)
 
 
 class TellingGuardian(Guardian):
