@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-from jobqd.cancelled import cancels_us
+from jobqd.duties.hooks import DeadHooks
 from jobqd.duties.sandbox import Sandbox
 from jobqd.duties.settle import Pending
 from jobqd.handlers import DeadLetter, Handlers
@@ -29,8 +28,7 @@ class Reporter:
         self._log = log
         self._sandbox = sandbox
         self._run_log = run_log
-        self._handlers = handlers
-        self._hooks: set[asyncio.Task[None]] = set()
+        self._hooks = DeadHooks(log, handlers)
 
     def settled(self, pending: Pending, answer: str) -> None:
         """Report one answer of a settle."""
@@ -69,15 +67,13 @@ class Reporter:
 
     def dead(self, claimed: Claimed, order: Settlement) -> None:
         """Call the application's hooks for a job that this daemon dead-lettered."""
-        if not self._handlers.dead_hooks:
+        if not self._hooks.wanted:
             return
         letter = DeadLetter(
             claimed.id, claimed.type, claimed.fields, order.error, order.error_type, order.traceback,
             claimed.attempts + (order.charge == "attempts"),
         )  # fmt: skip
-        task = asyncio.get_running_loop().create_task(self._call_hooks(letter))
-        self._hooks.add(task)
-        task.add_done_callback(self._hooks.discard)
+        self._hooks.call(letter)
 
     def tick(self) -> None:
         """Tell how many lines were left out lately; to be called now and then."""
@@ -89,26 +85,11 @@ class Reporter:
 
     async def wait_hooks(self, timeout: float) -> None:
         """Give hooks under way so many seconds to end."""
-        if self._hooks:
-            await asyncio.wait(self._hooks, timeout=timeout)
+        await self._hooks.wait(timeout)
 
     def flush(self) -> None:
         """Tell how many lines were left out since the last tick: to be called before the log is closed."""
         self._run_log.flush()
-
-    async def _call_hooks(self, letter: DeadLetter) -> None:
-        for hook in self._handlers.dead_hooks:
-            try:
-                await hook(letter)
-            except (Exception, asyncio.CancelledError) as error:
-                if cancels_us(error):
-                    raise
-                self._log.error(
-                    "hook.failed",
-                    hook=getattr(hook, "__name__", repr(hook)),
-                    job_id=letter.id,
-                    exc_info=error,
-                )
 
 
 def _facts(run: Run) -> dict[str, Any]:
