@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.servers import newest_server
+from tests.support.waiting import eventually
 from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
@@ -62,6 +64,43 @@ async def broken_check_handler(n: Annotated[int, AfterValidator(broken_check)]):
 """
 
 
+FLOOD_HANDLERS = """
+@handlers.job("quick")
+async def quick(): return 1
+
+async def raising():
+    raise SystemExit(3)
+
+async def failing():
+    raise OSError("nobody asks")
+
+@handlers.job("exits", max_attempts=1)
+async def exits():
+    await asyncio.gather(raising())
+
+@handlers.job("leaves", max_attempts=1)
+async def leaves():
+    asyncio.create_task(failing())
+
+@handlers.job("dies", max_attempts=1)
+async def dies():
+    raise Fail("dead")
+
+@handlers.on_dead
+async def tell(dead):
+    raise RuntimeError("no mail today")
+
+from typing import Annotated
+from pydantic import AfterValidator
+
+def broken_check(value: int) -> int:
+    raise KeyboardInterrupt
+
+@handlers.job("broken_check", max_attempts=1)
+async def broken_check_handler(n: Annotated[int, AfterValidator(broken_check)] = 1): pass
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """One daemon for the whole module: whatever was done to it before, it serves the next test."""
@@ -110,3 +149,29 @@ def test_whoever_stops_the_loop_does_not_end_the_daemon(place: Workshop, how: st
     assert place.producer.run(f"stops {how}", "stops_loop", how=how)["status"] == "completed"
     place.daemons[0].wait_for("loop.exit_refused", problem="stopped the event loop")
     unharmed(place, f"stops {how}")
+
+
+@pytest.mark.parametrize(
+    ("job_type", "event"),
+    [
+        ("exits", "loop.exit_refused"), ("leaves", "Task exception was never retrieved"), ("dies", "hook.failed"),
+        ("broken_check", "job.broke"),
+    ],
+)  # fmt: skip
+def test_a_flood_of_bad_handlers_is_no_flood_of_lines(tmp_path: Path, job_type: str, event: str) -> None:
+    count = 1500
+    with newest_server() as server, workshop(server, tmp_path, FLOOD_HANDLERS) as place:
+        daemon, redis = place.start(concurrency=20), place.producer.redis
+        pipe = redis.pipeline(transaction=False)
+        for number in range(count):
+            pipe.hset(f"job:flood {number}", mapping={"type": job_type, "n": "1"})
+            pipe.zadd("job_queue", {f"flood {number}": 1})
+        pipe.execute()
+        eventually(lambda: not redis.zcard("job_queue") and not redis.zcard("job_queue:active"), timeout=30)
+        assert place.producer.run("after", "quick")["status"] == "completed"
+        assert daemon.stop() == 0
+        seconds = daemon.of("daemon.stopped")[0]["duration"] + 1
+        lines = [record for record in daemon.records if record["event"].startswith(event)]
+        assert 0 < len(lines) <= 100 * seconds
+        assert len(lines) < count * 0.9, "nothing was left out"
+        assert daemon.of("job.lines_suppressed")

@@ -17,8 +17,9 @@ import structlog
 
 from jobqd.errors import ConfigError
 from jobqd.logs import RunLog, configure
-from jobqd.logs.library import LibraryHandler
+from jobqd.logs.library import RATED_PER_SECOND, LibraryHandler
 from jobqd.logs.writer import LineWriter, descriptor_write
+from tests.support.log import RecordingLog
 
 JOB = {"job_id": "0192aaaa-bbbb-7ccc-8ddd-eeeeffffa1f3", "job_type": "video_render", "attempt": 1, "fence": 3}
 
@@ -520,3 +521,30 @@ def test_trouble_that_the_daemon_lives_with_has_no_cross(console):
 def test_a_message_does_not_repeat_the_error_that_it_tells(journal, journald):
     journal.logger.error("job.dead", error="no film", error_type="OSError", traceback="T:\nOSError: no film", **JOB)
     assert entry(journald)["MESSAGE"].endswith("is dead-lettered: OSError: no film (attempt 1)")
+
+
+@pytest.mark.parametrize("name", ["asyncio", "concurrent.futures"])
+def test_what_asyncio_tells_of_jobs_is_kept_to_a_rate(pipe, name):
+    clock = pipe.system.logger._logger.clock
+    runs = RunLog(pipe.log, clock, also=pipe.system.take_left_out)
+    for _ in range(RATED_PER_SECOND + 5):
+        logging.getLogger(name).error("Task exception was never retrieved")
+        logging.getLogger("some.library").error("again")
+    clock.now += 1.0
+    logging.getLogger(name).error("Task exception was never retrieved")
+    runs.tick()
+    clock.now += 1.0
+    runs.tick()
+    lines = pipe.objects()
+    assert Counter(line.get("logger") for line in lines) == {
+        name: RATED_PER_SECOND + 1,
+        "some.library": RATED_PER_SECOND + 5,
+        None: 1,
+    }
+    assert [line["count"] for line in lines if line["event"] == "job.lines_suppressed"] == [5]
+
+
+def test_a_log_is_kept_to_a_rate_once():
+    log = RunLog(RecordingLog(), Clock())
+    assert RunLog.over(log, Clock()) is log
+    assert isinstance(RunLog.over(RecordingLog(), Clock()), RunLog)

@@ -25,7 +25,7 @@ from jobqd.duties.startup import Finding
 from jobqd.errors import EX_CONFIG, EX_SOFTWARE, ConfigError, StartError, StoreError
 from jobqd.handlers import Handlers, load_handlers
 from jobqd.keys import Keys
-from jobqd.logs import LogSystem, configure
+from jobqd.logs import LogSystem, RunLog, configure
 from jobqd.settings import Loaded, Settings
 from jobqd.settings.local import local_address
 from jobqd.store import Target
@@ -59,7 +59,8 @@ def run(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             loop = runner.get_loop()
             try:
-                end = _drive(loop, _life(configuration, handlers, logs, burst=burst), logs.logger)
+                world = _world(logs)
+                end = _drive(loop, _life(configuration, handlers, logs, world, burst=burst), world.log)
             except BaseException as error:
                 leave_within(loop, logs, EX_CONFIG if isinstance(error, ConfigError) else EX_SOFTWARE)
                 raise
@@ -78,11 +79,10 @@ def run(
     return end.status
 
 
-async def _life(configuration: Configuration, handlers: Handlers, logs: LogSystem, *, burst: bool) -> End:
+async def _life(configuration: Configuration, handlers: Handlers, logs: LogSystem, world: World, *, burst: bool) -> End:
     daemon = Daemon(
-        configuration, handlers, _world(logs), Notifier(configuration.environ), set_log_level=logs.set_level,
-        burst=burst,
-    )  # fmt: skip
+        configuration, handlers, world, Notifier(configuration.environ), set_log_level=logs.set_level, burst=burst
+    )
     try:
         return await daemon.main()
     except Crash:
@@ -104,7 +104,8 @@ def _world(logs: LogSystem) -> World:
         logs.close()
         os._exit(EX_SOFTWARE)
 
-    return World(SystemClock(), random.random, logs.logger, end)
+    clock = SystemClock()
+    return World(clock, random.random, RunLog(logs.logger, clock, also=logs.take_left_out), end)
 
 
 def check(loaded: Loaded) -> list[Finding]:

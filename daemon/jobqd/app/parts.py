@@ -57,7 +57,7 @@ class Parts:
         *, watchdog: float | None = None,
     ) -> None:  # fmt: skip
         # A broken producer causes lines without end: those about single jobs are kept to a rate.
-        run_log = RunLog(world.log, world.clock)
+        run_log = RunLog.over(world.log, world.clock)
         world = replace(world, log=run_log)
         self.settings, self._handlers, self._world = settings, handlers, world
         self._seat, self._watchdog = seat, watchdog

@@ -7,11 +7,15 @@ import logging
 from structlog.contextvars import get_contextvars
 
 from jobqd.logs.output import Output
+from jobqd.logs.rate import Rate
 from jobqd.logs.record import Caller, Record, format_exception
 from jobqd.logs.text import shown
 from jobqd.texts import repr_of
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+RATED = frozenset({"asyncio", "concurrent"})
+"""Loggers that tell of each task or thread whose exception nobody asked for: any number of jobs may leave some."""
+RATED_PER_SECOND = 20
 
 
 class LibraryHandler(logging.Handler):
@@ -20,10 +24,14 @@ class LibraryHandler(logging.Handler):
     def __init__(self, output: Output) -> None:
         super().__init__(logging.NOTSET)
         self._output = output
+        self.rate = Rate(output.clock, RATED_PER_SECOND)
+        """What keeps RATED to so many lines a second."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; never raises."""
         if record.levelno < self._output.level:
+            return
+        if record.name.partition(".")[0] in RATED and not self.rate.admit():
             return
         try:
             self._output.write(self._converted(record))
@@ -67,6 +75,10 @@ class LibraryRoute:
         # Without this the interpreter writes warnings to stderr itself, and may block on it.
         logging.captureWarnings(True)
         self.follow()
+
+    def take_left_out(self) -> int:
+        """Return how many lines of RATED were left out since the last call."""
+        return self._handler.rate.take_left_out()
 
     def follow(self) -> None:
         """Take over the output's level."""

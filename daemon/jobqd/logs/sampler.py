@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from jobqd.clock import Clock, Log
 
 SAMPLED = frozenset({
-    "job.cancelled", "job.dead", "job.dropped", "job.expired", "job.lost", "job.persisted", "job.recovered",
-    "job.refused", "job.released", "job.restored", "job.retrying", "job.snoozed", "job.ttl", "job.unacknowledged",
+    "hook.failed", "hook.skipped", "job.broke", "job.cancelled", "job.dead", "job.dropped", "job.expired", "job.lost",
+    "job.persisted", "job.recovered", "job.refused", "job.released", "job.restored", "job.retrying", "job.snoozed",
+    "job.ttl", "job.unacknowledged", "loop.exit_refused",
 })  # fmt: skip
-"""Lines of which a broken producer can cause any number; what they tell is in Redis too."""
+"""Lines of which a broken producer or handler can cause any number; what they tell of jobs is in Redis too."""
 
 
 class RunLog:
@@ -23,12 +25,28 @@ class RunLog:
         if runs.admit():
             runs.ended("job.completed", job_id=..., duration=...)
 
+    `also` gives the number of lines left out elsewhere since it was called last, to be told with ours.
+
     All else passes: what is said of the daemon, from any thread, and what jobs log themselves (see `bind`).
     """
 
-    __slots__ = ("_clock", "_left", "_limit", "_logger", "_suppressed", "_trouble", "_trouble_left", "_window_end")
+    __slots__ = (
+        "_also",
+        "_clock",
+        "_left",
+        "_limit",
+        "_logger",
+        "_suppressed",
+        "_trouble",
+        "_trouble_left",
+        "_window_end",
+    )
 
-    def __init__(self, logger: Log, clock: Clock, limit_per_second: int = 200, trouble_per_second: int = 100) -> None:
+    def __init__(
+        self, logger: Log, clock: Clock, limit_per_second: int = 200, trouble_per_second: int = 100,
+        *, also: Callable[[], int] = lambda: 0,
+    ) -> None:  # fmt: skip
+        self._also = also
         self._logger = logger
         self._clock = clock
         self._limit = limit_per_second
@@ -37,6 +55,11 @@ class RunLog:
         self._trouble_left = trouble_per_second
         self._suppressed = 0
         self._window_end = clock.monotonic() + 1.0
+
+    @classmethod
+    def over(cls, log: Log, clock: Clock) -> RunLog:
+        """Return a log that is kept to a rate: this one, if it is that already."""
+        return log if isinstance(log, cls) else cls(log, clock)
 
     def bind(self, **fields: Any) -> Any:
         """Return a logger with these fields, for a job's own lines: none of the application's is left out."""
@@ -113,6 +136,6 @@ class RunLog:
 
     def flush(self) -> None:
         """Tell what was left out so far: to be called before the log is closed."""
-        if self._suppressed:
-            count, self._suppressed = self._suppressed, 0
+        if count := self._suppressed + self._also():
+            self._suppressed = 0
             self._logger.info("job.lines_suppressed", count=count)

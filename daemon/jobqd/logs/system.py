@@ -49,6 +49,10 @@ class LogSystem:
         """Records lost so far: a full queue, a reader that is gone, a journal that did not take them."""
         return self._output.dropped
 
+    def take_left_out(self) -> int:
+        """Return how many lines of libraries were left out since the last call: some may log without end."""
+        return self._library.take_left_out()
+
     def set_level(self, level: str) -> None:
         """Write records from this level up, by bound loggers too. Raises ValueError for an unknown name."""
         self._output.level = level_number(level)
