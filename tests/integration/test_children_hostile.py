@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from tests.support.servers import newest_server
 from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
+from jobqd import Queue
+
 class Busy(Retry):
     def __init__(self): pass
 
@@ -23,6 +27,15 @@ async def raises(what: str):
         "lease lost": LeaseLost("out of nothing"), "busy": Busy(), "long exit": SystemExit("x" * 10_000_000),
         "long text": ValueError("x" * 10_000_000), "long name": type("X" * 5_000_000, (Exception,), {})("why"),
     }[what]
+
+@handlers.job("enqueues", process=True)
+async def enqueues(job: Job):
+    async with Queue.from_env() as queue:
+        await queue.enqueue("quick", id="enqueued from there")
+    return (await job.exec("sh", "-c", "echo ${JOBQD_REDIS_PASSWORD-none} ${JOBQD_REDIS_URL-none}")).output
+
+@handlers.job("quick")
+async def quick(): pass
 
 @handlers.job("snoozes", process=True)
 async def snoozes():
@@ -58,3 +71,13 @@ def test_what_it_raises_is_a_failure_that_says_so(place: Workshop, what: str, er
 def test_a_subclass_of_snooze_that_keeps_its_delay_to_itself_snoozes(place: Workshop) -> None:
     place.producer.put("snoozes", "snoozes")
     assert "attempts" not in place.producer.wait("snoozes", "scheduled")
+
+
+def test_it_may_enqueue_and_its_programs_do_not_learn_the_password(tmp_path: Path) -> None:
+    with newest_server() as server, workshop(server, tmp_path, HANDLERS) as place:
+        place.producer.redis.ping()
+        place.producer.redis.config_set("requirepass", "S3cr")  # whoever is connected stays so
+        place.start(redis_password="S3cr")
+        job = place.producer.run("enqueues", "enqueues")
+        assert job["result"] == json.dumps(f"none {server.url}\n")
+        assert place.producer.wait("enqueued from there")["status"] == "completed"

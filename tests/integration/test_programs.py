@@ -145,6 +145,22 @@ async def test_working_directory_and_environment(run: Run, tmp_path: Path) -> No
         del os.environ["NOTIFY_SOCKET"]
 
 
+@on_both_loops
+async def test_the_password_of_redis_is_not_handed_on_unless_it_is_given(run: Run) -> None:
+    names, show = ("JOBQD_REDIS_PASSWORD", "JOBQD_REDIS_URL"), ("sh", "-c", "env | grep JOBQD_ || true")
+    plain, ours = "JOBQD_REDIS_URL=redis://host/2\n", {"JOBQD_REDIS_PASSWORD": "S3cr", "JOBQD_QUEUE": "q"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ours.items():
+            patch.setenv(name, value)
+        for url in ("redis://:S3cr@host", "redis://S3cr@host", "unix:///run/redis.sock?db=1&password=S3cr", "S3cr@h"):
+            patch.setenv("JOBQD_REDIS_URL", url)
+            assert (await run(*show)).output == "JOBQD_QUEUE=q\n", url
+        patch.setenv("JOBQD_REDIS_URL", "redis://host/2")
+        assert sorted((await run(*show)).output.splitlines()) == ["JOBQD_QUEUE=q", plain.rstrip()]
+        given = (await run(*show, env={name: os.environ[name] for name in names})).output
+        assert sorted(given.splitlines()) == ["JOBQD_QUEUE=q", "JOBQD_REDIS_PASSWORD=S3cr", plain.rstrip()]
+
+
 # Errors
 
 

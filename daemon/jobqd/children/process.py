@@ -106,9 +106,10 @@ class ChildProcess:
 
 
 def _command(printing: int, kept: tuple[int, ...]) -> Command:
+    # The application may enqueue from a handler there, as it may here.
     # -P: what lies in the working directory must not stand in for modules of the interpreter or of ours.
     argv = (sys.executable, "-P", "-m", "jobqd.children")
-    return Command(argv, environment(None), stdout=printing, stderr=printing, kept=kept)
+    return Command(argv, environment(None, enqueues=True), stdout=printing, stderr=printing, kept=kept)
 
 
 def death(status: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,12 +17,26 @@ _RESET = (
     signal.SIGUSR2, signal.SIGPIPE, signal.SIGXFSZ,
 )  # fmt: skip
 _NOT_FOR_CHILDREN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+# Rather too much than too little: all before an @ may be a password, and so may a user name.
+_IN_URL = re.compile(r"@|[?&][^=&]*(?:password|passwd|secret|token|username)[^=&]*=", re.IGNORECASE)
 
 
-def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the daemon's environment plus `extra`, without what only the daemon may use to call systemd."""
-    mine = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHILDREN}
+def environment(extra: Mapping[str, str] | None, *, enqueues: bool = False) -> dict[str, str]:
+    """Return the daemon's environment plus `extra`, without what only the daemon may use to call systemd.
+
+    Without the password of Redis either, which crash reports of a program would tell, unless the process is one of
+    ours that may enqueue.
+    """
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _NOT_FOR_CHILDREN and (enqueues or not _has_password(name, value))
+    }
     return {**mine, **(extra or {})}
+
+
+def _has_password(name: str, value: str) -> bool:
+    return name == "JOBQD_REDIS_PASSWORD" or (name == "JOBQD_REDIS_URL" and bool(_IN_URL.search(value)))
 
 
 def spawn(

@@ -13,7 +13,8 @@ from jobqd.units import parse_duration
 class ProgramOptions:
     """How to run a program.
 
-    `cwd`: its working directory, the daemon's if None. `env`: variables added to the daemon's environment.
+    `cwd`: its working directory, the daemon's if None. `env`: variables added to the daemon's environment,
+    which comes without the password of Redis.
     `stderr`: "tail" keeps the last 50 lines for the error, "merge" puts them among the output's lines.
     `input`: bytes for its standard input, which is /dev/null if None. `kill_after`: seconds, or a duration
     such as "10s", between SIGTERM and SIGKILL. `check`: whether ending with an error raises ProgramError.
