@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from jobqd.errors import ConfigError
 from jobqd.settings import Loaded, Settings, default_runtime_dir, load, shown
 from jobqd.settings.layers import Given
-from jobqd.settings.loading import _validated
+from jobqd.settings.loading import _absolute, _validated
 from jobqd.settings.model import job_setting_names, setting_names
 
 
@@ -175,8 +175,13 @@ def test_credentials_given_apart_go_before_those_in_the_url(read):
 
 
 @pytest.mark.parametrize(
-    "argv", [{"redis_password": "S3cr"}, {"redis_url": "redis://:S3cr@h"}, {"redis_url": "redis://u:x/S3cr@h"}]
-)
+    "argv",
+    [
+        {"redis_password": "S3cr"}, {"redis_url": "redis://:S3cr@h"}, {"redis_url": "redis://u:x/S3cr@h"},
+        {"redis_url": "redis://S3cr@h"}, {"redis_url": "redis://h?username=S3cr"}, {"redis_url": "S3cr@h"},
+        {"redis_url": "redis+sentinel://h/main?sentinel_password=S3cr"}, {"redis_url": "x?password=S3cr"},
+    ],
+)  # fmt: skip
 def test_a_password_on_the_command_line_is_refused_with_the_remedy(read, argv):
     text = refusal(read, argv)
     assert "every user of this machine can read a command line" in text
@@ -188,10 +193,34 @@ def test_a_password_on_the_command_line_is_refused_with_the_remedy(read, argv):
     "toml",
     ['redis_pasword = "S3cr"', 'redis_url = "redis://u:S3cr@h:0"', 'redis_url = "redis://u:a/S3cr@h"',
      'redis_password = ["S3cr"]', 'redis_url = ["redis://u:S3cr@h"]', '[redis_url]\npassword = "S3cr"',
+     'concurrency = "redis://:S3cr@h"', 'metrics = "redis://:S3cr@h"', 'handlers = "redis://:S3cr@h"',
+     'handlers = ["redis://:S3cr@h"]', 'lease = "redis://S3cr@h"', 'app_dir = "redis://:S3cr@h\u0000"',
+     'concurrency = { url = "redis://:S3cr@h" }', '[jobs.x]\ntimeout = "redis://:S3cr@h"', 'queue = "redis://:S3cr@h "',
      'redis_password = "S3cr"\nlease = -1', 'password = "S3cr"', '[jobs.x]\nredis_password = "S3cr"'],
 )  # fmt: skip
 def test_no_refusal_shows_a_secret(read, toml):
     assert "S3cr" not in refusal(read, toml=toml)
+
+
+@pytest.mark.parametrize("name", ["queue", "key_prefix", "tls_ca", "app_dir", "runtime_dir"])
+def test_a_url_in_the_wrong_setting_is_shown_without_its_password(name):
+    settings = Settings(**{"redis_url": "rediss://h", name: "redis://:S3cr@h"})
+    assert "S3cr" not in str(shown(settings))
+    assert "S3cr" not in str(shown(_absolute(settings, Path("/srv/film"))))
+
+
+def test_what_is_no_url_is_shown_as_it_is():
+    assert shown(Settings(queue="jobs@host"))["queue"] == "jobs@host"
+
+
+def test_a_user_without_a_password_may_be_a_password(read):
+    loaded = read(JOBQD_REDIS_URL="redis://S3cr@h")
+    assert shown(loaded.settings)["redis_username"] == "(hidden)"
+    [warning] = loaded.warnings
+    assert "redis://:PASSWORD@HOST" in warning
+    assert "S3cr" not in warning
+    loaded = read(JOBQD_REDIS_URL="redis://app@h", JOBQD_REDIS_PASSWORD="S3cr")
+    assert (shown(loaded.settings)["redis_username"], loaded.warnings) == ("app", [])
 
 
 def test_a_refused_model_shows_no_secret():

@@ -23,6 +23,11 @@ def contradictions(settings: Settings) -> list[Problem]:
 def oddities(settings: Settings) -> list[str]:
     """Return what can be meant but most likely is not, as warnings."""
     warnings = []
+    if settings.redis_username is not None and settings.redis_password is None:
+        warnings.append(
+            "there is a Redis user and no password: in redis_url a password alone is written redis://:PASSWORD@HOST, "
+            "with a colon before it"
+        )
     for job_type, job in settings.jobs.items():
         if job.concurrency is not None and job.concurrency > settings.concurrency:
             warnings.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jobqd.settings.kinds import Secret, Url
+from jobqd.settings.kinds import HIDDEN, Secret, Url
 from jobqd.settings.model import Settings, job_setting_names, setting_field, setting_kind, setting_names
 from jobqd.settings.problems import quoted
 from jobqd.settings.urls import safe_url
@@ -22,22 +22,29 @@ def shown(settings: Settings) -> dict[str, str]:
             for name in job_setting_names()
             if (value := getattr(job, name)) is not None
         ]
-    return {".".join(name): shown_value(name, value) for name, value in names}
+    texts = {".".join(name): shown_value(name, value) for name, value in names}
+    if settings.redis_username is not None and settings.redis_password is None:
+        texts["redis_username"] = HIDDEN  # redis://SECRET@host: most likely a password in the wrong place
+    return texts
 
 
 def shown_value(name: tuple[str, ...], value: Any) -> str:
     """Return one parsed value as a person would write it; the empty text for None."""
-    return "" if value is None else setting_kind(name).show(value)
+    text = "" if value is None else setting_kind(name).show(value)
+    # A URL in the wrong setting holds its password all the same; as a path it has lost a slash.
+    return safe_url(text) if ":/" in text else text
 
 
 def shown_input(name: tuple[str, ...], value: Any) -> str | None:
     """Return a value as somebody wrote it, right or wrong, masked; None if it cannot be shown safely."""
     kind = setting_kind(name)
     if isinstance(kind, Secret):
-        return "(hidden)"
-    if isinstance(kind, Url):
-        return quoted(safe_url(value)) if isinstance(value, str) else None
-    return quoted(str(value) if isinstance(value, Path) else value)
+        return HIDDEN
+    if isinstance(kind, Url) and not isinstance(value, str):
+        return None
+    if isinstance(value, str | Path):
+        return quoted(safe_url(str(value)))
+    return safe_url(quoted(value))
 
 
 def shown_default(name: tuple[str, ...]) -> str:

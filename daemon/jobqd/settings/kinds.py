@@ -14,6 +14,8 @@ from pydantic_core import CoreSchema, core_schema
 from jobqd.settings.urls import DEFAULT_URL, parse_url, safe_url
 from jobqd.units import format_duration, format_size, parse_duration, parse_size, shorten
 
+HIDDEN = "(hidden)"
+"""What is shown in place of a secret."""
 N = TypeVar("N", bound=float)
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
@@ -206,7 +208,7 @@ class HandlerNames(Kind):
         for name in names:
             module, _, attribute = name.partition(":")
             if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
-                raise ValueError(f"{shorten(name)} is not of the form package.module:attribute")
+                raise ValueError(f"{shorten(safe_url(name))} is not of the form package.module:attribute")
         if not names:
             raise ValueError("it names no handlers")
         return names
@@ -252,7 +254,7 @@ class Secret(Kind):
 
     def show(self, value: SecretStr) -> str:
         """Return a mask."""
-        return "(hidden)"
+        return HIDDEN
 
 
 def _text(value: Any) -> str:

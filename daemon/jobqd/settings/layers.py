@@ -12,7 +12,7 @@ from typing import Any
 
 from jobqd.settings.model import job_setting_names, setting_names
 from jobqd.settings.problems import Problem, nearest, quoted
-from jobqd.settings.urls import parse_url
+from jobqd.settings.urls import has_credentials
 
 PREFIX = "JOBQD_"
 SYSTEM_FILE = Path("/etc/jobqd/jobqd.toml")
@@ -23,7 +23,7 @@ _NOT_SETTINGS = frozenset({"JOBQD_CONFIG", "JOBQD_DEMO_DIR"})
 _CLOSE = 0.78
 _INSTEAD_OF_OPTION = (
     "use a systemd credential (LoadCredential=redis_password:/etc/jobqd/redis_password), "
-    "the variable JOBQD_REDIS_PASSWORD, or redis_password in the TOML file"
+    "the variable JOBQD_REDIS_PASSWORD, or redis_password in the TOML file; and redis_username for the user"
 )
 
 Name = tuple[str, ...]
@@ -63,20 +63,12 @@ def from_command_line(values: Mapping[str, str]) -> Layer:
         option = "--" + name.replace("_", "-")
         if name not in setting_names():
             layer.problems.append(_unknown(option, name, setting_names(), "command line", "--{}"))
-        elif name == "redis_password" or (name == "redis_url" and _has_password(value)):
-            wrong = "it carries a password, and every user of this machine can read a command line"
+        elif name == "redis_password" or (name == "redis_url" and has_credentials(value)):
+            wrong = "it carries a password or a user, and every user of this machine can read a command line"
             layer.problems.append(Problem(option, wrong, _INSTEAD_OF_OPTION))
         else:
             layer.values[name,] = Given(value, "command line")
     return layer
-
-
-def _has_password(url: str) -> bool:
-    try:
-        parsed = parse_url(url)
-        return parsed.password is not None or any("password" in name for name, _ in parsed.options)
-    except ValueError:
-        return "@" in url
 
 
 def from_environment(environ: Mapping[str, str], where: str = "environment") -> Layer:

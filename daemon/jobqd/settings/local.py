@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobqd.settings.kinds import Kind
+from jobqd.settings.urls import safe_url
 from jobqd.units import shorten
 
 INSTANCE = "{instance}"
@@ -81,7 +82,7 @@ class MetricsAddress(Kind):
         try:
             return str(local_address(text))
         except ValueError as error:
-            raise ValueError(f"{shorten(text)}: {error}") from None
+            raise ValueError(f"{shorten(safe_url(text))}: {error}") from None
 
     def expected(self) -> str:
         """Return what to write."""

@@ -79,6 +79,15 @@ def safe_url(url: str) -> str:
     return f"{shown[:start]}{user + ':' if colon else ''}{MASK}@{rest}"
 
 
+def has_credentials(url: str) -> bool:
+    """Whether a password may stand in a URL, however malformed it is: a user name alone may be one too."""
+    try:
+        parsed = parse_url(url)
+    except ValueError:
+        return "@" in url or safe_url(url) != url
+    return bool(parsed.password or parsed.username) or safe_url(url) != url
+
+
 def parse_url(url: str) -> RedisUrl:
     """Return the parts of a `redis_url`. Raises ValueError that says what is wrong and shows no secret."""
     scheme, colon, rest = url.strip().partition(":")
