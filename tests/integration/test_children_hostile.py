@@ -13,6 +13,8 @@ from tests.support.servers import newest_server
 from tests.support.workshop import Workshop, workshop
 
 HANDLERS = """
+import sys
+
 from jobqd import Queue
 
 class Busy(Retry):
@@ -27,6 +29,20 @@ async def raises(what: str):
         "lease lost": LeaseLost("out of nothing"), "busy": Busy(), "long exit": SystemExit("x" * 10_000_000),
         "long text": ValueError("x" * 10_000_000), "long name": type("X" * 5_000_000, (Exception,), {})("why"),
     }[what]
+
+async def exits():
+    sys.exit(3)
+
+@handlers.job("awaits", process=True, max_attempts=1)
+async def awaits():
+    await asyncio.gather(exits())
+
+@handlers.job("leaves", process=True, max_attempts=1)
+async def leaves():
+    await asyncio.wait([asyncio.create_task(exits())])
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+    return "done"
 
 @handlers.job("enqueues", process=True)
 async def enqueues(job: Job):
@@ -81,3 +97,16 @@ def test_it_may_enqueue_and_its_programs_do_not_learn_the_password(tmp_path: Pat
         job = place.producer.run("enqueues", "enqueues")
         assert job["result"] == json.dumps(f"none {server.url}\n")
         assert place.producer.wait("enqueued from there")["status"] == "completed"
+
+
+def test_a_task_that_exits_tells_the_same_as_in_the_daemon(place: Workshop) -> None:
+    job = place.producer.run("awaits", "awaits")
+    assert (job["status"], job["error"]) == ("failed", "the handler called sys.exit(3)")
+    assert "crashes" not in job
+
+
+def test_neither_a_task_that_exits_nor_a_stop_of_the_loop_ends_a_run(place: Workshop) -> None:
+    job = place.producer.run("leaves", "leaves")
+    assert (job["status"], job["result"]) == ("completed", '"done"')
+    told = [line["problem"] for line in daemon_of(place).of("loop.exit_refused", job_id="leaves")]
+    assert told == ["raised SystemExit(3)", "stopped the event loop"]

@@ -22,6 +22,7 @@ from jobqd.children.reports import TellingGuardian, WireCheckpoints, WireProgres
 from jobqd.children.wire import Wire
 from jobqd.clock import SystemClock, World
 from jobqd.context import Services
+from jobqd.drive import drive
 from jobqd.errors import ConfigError
 from jobqd.executor import Executor
 from jobqd.handlers import Handler, Handlers, load_handlers
@@ -53,7 +54,8 @@ def main() -> None:
         handlers = load_handlers(order["handlers"], Path(order["app_dir"]))
         handler = _handler(handlers, order["fields"]["type"])
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_live(wire, order, handlers, handler, logs.logger))
+            loop = runner.get_loop()
+            drive(loop, loop.create_task(_live(wire, order, handlers, handler, logs.logger)), logs.logger)
     except ConfigError as error:
         wire.send({"kind": "refused", "error": shorten_text(str(error), ERROR_LIMIT)})
     sys.stdout.flush()
