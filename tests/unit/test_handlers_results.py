@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import socket
 from dataclasses import dataclass
@@ -105,6 +106,29 @@ def test_a_socket_is_named_with_its_place() -> None:
     with socket.socket() as opened, pytest.raises(ResultError) as caught:
         encode_result({"frames": [1, 2, 3, opened]}, LIMIT)
     assert str(caught.value) == 'result["frames"][3] is a socket: return JSON values'
+
+
+@pytest.mark.parametrize(
+    ("wrap", "place"),
+    [
+        (lambda one: one, "result"),
+        (lambda one: {"a": [1, {"rows": one}]}, 'result["a"][1]["rows"]'),
+        (lambda one: (1, "two", one), "result[2]"),
+        (lambda one: [circle(), one], "result[1]"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: (number for number in itertools.count()), "a generator"),
+        (itertools.count, "a count"),
+        (lambda: map(str, [1]), "a map"),
+    ],
+)
+def test_an_iterator_is_refused_before_it_is_run(wrap: Any, place: str, make: Any, name: str) -> None:
+    with pytest.raises(ResultError) as caught:
+        encode_result(wrap(make()), LIMIT)
+    assert str(caught.value) == f"{place} is {name}, which may have no end: return list(...) of it"
 
 
 def test_a_coroutine_is_explained() -> None:

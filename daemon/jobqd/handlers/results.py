@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -15,6 +15,8 @@ from jobqd.handlers.explain import cut, shown, type_name
 from jobqd.units import format_size
 
 _DEEPEST = 40
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 class ResultError(JobqdError, ValueError):
@@ -29,6 +31,9 @@ def encode_result(value: Any, limit: int) -> str:
     """
     if value is None:
         return "null"
+    if _holds_iterator(value):
+        # It may have no end, and the event loop would wait for it.
+        raise ResultError(_complaint(value, lambda child: not _holds_iterator(child)))
     try:
         encoded = to_json(value)
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
@@ -43,12 +48,30 @@ def encode_result(value: Any, limit: int) -> str:
     return encoded.decode()
 
 
-def _complaint(value: Any) -> str:
-    """Return what is wrong with the first value that is not JSON, and where; empty if nothing is."""
+def _holds_iterator(value: Any) -> bool:
+    """Whether an iterator, such as a generator, is among the values of plain containers."""
+    if type(value) in _SCALARS:
+        return False
+    waiting, seen = [value], set()
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, _CONTAINERS):
+            if isinstance(each, Iterator):
+                return True
+        elif id(each) not in seen:
+            seen.add(id(each))  # it may hold itself
+            children = each.values() if isinstance(each, dict) else each
+            waiting += [child for child in children if type(child) not in _SCALARS]
+    return False
+
+
+def _complaint(value: Any, fits: Callable[[Any], bool] | None = None) -> str:
+    """Return what is wrong with the first value that does not fit (is not JSON), and where; empty if nothing is."""
+    fits = fits or _is_json
     place = "result"
     for _ in range(_DEEPEST):
         for step, child in _children(value):
-            if not _is_json(child):
+            if not fits(child):
                 place, value = place + step, child
                 break
         else:
@@ -79,6 +102,8 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _wrong(value: Any) -> str:
+    if isinstance(value, Iterator):
+        return f"is {type_name(value)}, which may have no end: return list(...) of it"
     if isinstance(value, float):
         return "" if math.isfinite(value) else f"is {value}, which JSON cannot hold: return None"
     if isinstance(value, str):
