@@ -77,6 +77,16 @@ async def test_the_hash_and_the_message_say_the_same(studio: Studio) -> None:
     await pubsub.aclose()
 
 
+async def test_a_time_beyond_all_measure_is_one_that_a_person_can_read(studio: Studio) -> None:
+    run = await studio.claim()
+    pubsub = await listen(studio.raw, studio.keys.progress("film"))
+    studio.writer.report(run, 67, None, 1e308)
+    await studio.writer.run_once()
+    assert (await studio.hash())[2] == "10000000000"
+    assert await drain(pubsub) == [{"progress": 67, "eta_seconds": 10**10}]
+    await pubsub.aclose()
+
+
 async def test_only_the_latest_is_sent_and_ten_times_a_second_at_most(studio: Studio) -> None:
     run = await studio.claim()
     pubsub = await listen(studio.raw, studio.keys.progress("film"))

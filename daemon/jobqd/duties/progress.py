@@ -13,6 +13,8 @@ from jobqd.store import Link, running
 INTERVAL = 0.1
 _BATCH_MAX = 500
 _STEP_LIMIT = 200
+_ETA_MAX = 1e10
+"""Three hundred years: who reads a longer time wants no more digits."""
 
 
 class Estimate:
@@ -94,7 +96,7 @@ class ProgressWriter:
 
 def _update(run: Run, percent: float, step: str | None, eta_seconds: float | None) -> running.ProgressUpdate:
     shown = f"{percent:g}"
-    eta = "" if eta_seconds is None else f"{max(0.0, eta_seconds):.0f}"
+    eta = "" if eta_seconds is None else f"{min(_ETA_MAX, max(0.0, eta_seconds)):.0f}"
     step = "" if step is None else str(step)[:_STEP_LIMIT]
     message: dict[str, object] = {"progress": int(percent) if percent == int(percent) else float(shown)}
     if step:
