@@ -12,8 +12,8 @@ from jobqd.cli.documents import dumps, job_document, stats_document
 from jobqd.cli.enqueue import advice, moment_of, payload_of
 from jobqd.cli.render import Served, job_page, job_table, served_by, stats_page
 from jobqd.cli.session import Site, open_queue, warn
-from jobqd.cli.text import Paper, answer, line
-from jobqd.client.spec import job_id
+from jobqd.cli.text import Paper, answer, line, shown_id
+from jobqd.client.spec import known_id
 from jobqd.client.sync import SyncJobHandle, SyncQueue
 from jobqd.errors import PayloadError
 from jobqd.store import counting, reading
@@ -58,8 +58,8 @@ def _tell_enqueued(handle: SyncJobHandle, *, as_json: bool, lines: bool) -> None
         answer(dumps(document, lines=lines))
         return
     if not handle.created:
-        warn(f"job {line(handle.id)} exists already ({line(handle.existing_status)}): nothing was enqueued")
-    answer(line(handle.id))
+        warn(f"job {shown_id(handle.id)} exists already ({line(handle.existing_status)}): nothing was enqueued")
+    answer(shown_id(handle.id))
 
 
 def show(site: Site, id: str, *, as_json: bool) -> int:
@@ -80,7 +80,7 @@ def watch(site: Site, ids: Sequence[str], *, as_json: bool) -> int:
     """Follow jobs until all have ended."""
     from jobqd.cli import watch as watching  # noqa: PLC0415 - asyncio and the live display are for this command alone
 
-    return watching.watch(site, [job_id(id) for id in ids], as_json=as_json)
+    return watching.watch(site, [known_id(id) for id in ids], as_json=as_json)
 
 
 def list_jobs(site: Site, *, status: str | None, job_type: str | None, limit: int, as_json: bool) -> int:
@@ -152,6 +152,6 @@ def tell_each(answers: dict[str, str], words: dict[str, str], as_json: bool) -> 
     if as_json:
         answer(dumps(answers))
         return
-    width = max((len(line(name)) for name in words), default=0)
+    width = max((len(shown_id(name)) for name in words), default=0)
     for name, text in words.items():
-        answer(f"{line(name):<{width}}  {line(text)}")
+        answer(f"{shown_id(name):<{width}}  {line(text)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,10 @@ from jobqd.cli.commands import tell_each
 from jobqd.cli.documents import dumps, job_document
 from jobqd.cli.render import job_page
 from jobqd.cli.session import Site, open_queue, warn
-from jobqd.cli.text import Paper, ago, answer, count, line, plural
+from jobqd.cli.text import Paper, ago, answer, count, line, plural, shown_id
 from jobqd.client import repairing
 from jobqd.client.producing import dead_ids
-from jobqd.client.spec import job_id
+from jobqd.client.spec import known_id
 from jobqd.client.sync import SyncQueue
 from jobqd.errors import PayloadError
 from jobqd.store.repairing import Letter
@@ -33,13 +34,13 @@ def show(site: Site, id: str, *, as_json: bool) -> int:
     with open_queue(site) as queue:
         job = queue.job(id).info()
     if job.status != "failed":
-        warn(f"job {line(job.id)} is no dead letter: it is {line(job.status)}; see jobq show")
+        warn(f"job {shown_id(job.id)} is no dead letter: it is {line(job.status)}; see jobq show")
         return 1
     if as_json:
         answer(dumps(job_document(job)))
         return 0
     answer(job_page(Paper.of(sys.stdout), job))
-    warn(f"to run it again: jobq dead retry {line(job.id)}")
+    warn(f"to run it again: jobq dead retry {shlex.quote(shown_id(job.id))}")
     return 0
 
 
@@ -74,7 +75,7 @@ def purge(
     if not (everything or ids or older_than or job_type):
         raise PayloadError("give the ids of dead letters, --older-than, --type, or --all")
     age = _age(older_than)
-    names = [job_id(id) for id in ids]
+    names = [known_id(id) for id in ids]
     with open_queue(site) as queue:
         answers = _judged(queue, names, age, job_type)
         doomed = [letter for letter, told in answers.items() if told == "doomed"]
@@ -118,7 +119,7 @@ def _judgement(letter: Letter, age: float, job_type: str | None) -> str:
 
 def _tell_doomed(doomed: Sequence[Letter]) -> None:
     answer(f"{plural(len(doomed), 'dead letter')} would be deleted")
-    rows = [(line(letter.id), line(letter.type) or "-", ago(letter.age or 0.0)) for letter in doomed[:_LISTED]]
+    rows = [(shown_id(letter.id), line(letter.type) or "-", ago(letter.age or 0.0)) for letter in doomed[:_LISTED]]
     if rows:
         answer(Paper.of(sys.stdout).table(("ID", "TYPE", "FAILED"), rows))
     if len(doomed) > _LISTED:

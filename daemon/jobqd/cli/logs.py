@@ -13,7 +13,7 @@ from jobqd.cli import journalctl
 from jobqd.cli.documents import dumps
 from jobqd.cli.journalctl import Entry
 from jobqd.cli.session import Site, Trouble, open_queue, warn
-from jobqd.cli.text import Paper, answer, block, line
+from jobqd.cli.text import Paper, answer, block, line, shown_id
 from jobqd.errors import JobqdError, PayloadError
 from jobqd.store import counting, reading
 from jobqd.store.facts import JobInfo
@@ -44,7 +44,7 @@ def logs(site: Site, id: str, *, follow: bool, as_json: bool) -> int:
     if some or follow:
         return 0
     reason = _elsewhere(site, id) if journalctl.readable() else _no_right()
-    warn(f"the journal of this machine shows no line of job {line(id)}\n      {reason}")
+    warn(f"the journal of this machine shows no line of job {shown_id(id)}\n      {reason}")
     return 1
 
 

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobqd.cli.ids import read_id
+
 if TYPE_CHECKING:
     from jobqd.cli.session import Site
 
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-Id = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
-Ids = Annotated[list[str], typer.Argument(metavar="ID…", show_default=False)]
-SomeIds = Annotated[list[str] | None, typer.Argument(metavar="ID…", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", parser=read_id, show_default=False)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID…", parser=read_id, show_default=False)]
+SomeIds = Annotated[list[str] | None, typer.Argument(metavar="ID…", parser=read_id, show_default=False)]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Most jobs to list.")]
 OneType = Annotated[str | None, typer.Option("--type", help="Only jobs of this type.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it, only tell what would be done.")]

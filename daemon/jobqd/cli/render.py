@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jobqd.cli.text import Paper, ago, block, count, due, line, plural, short
+from jobqd.cli.text import Paper, ago, block, count, due, line, plural, short, shown_id
 from jobqd.job import integer
 from jobqd.store.counting import DaemonInfo, Stats
 from jobqd.store.facts import JobInfo, Progress
@@ -26,7 +26,7 @@ def served_by(daemons: Sequence[DaemonInfo]) -> Served:
 def job_table(paper: Paper, jobs: Sequence[JobInfo], served: Served = None) -> str:
     """Return a list of jobs, one a line; `served` are the types that running daemons handle."""
     rows = [
-        (line(job.id), line(status_word(job)), line(job.type) or "-", _priority(job), summary(job, served=served))
+        (shown_id(job.id), line(status_word(job)), line(job.type) or "-", _priority(job), summary(job, served=served))
         for job in jobs
     ]
     return paper.table(("ID", "STATUS", "TYPE", "PRI", "WHEN"), rows, right=frozenset({3}))
@@ -116,7 +116,7 @@ def _labelled(paper: Paper, label: str, text: str) -> str:
 
 def _facts(paper: Paper, job: JobInfo, served: Served) -> Iterator[tuple[str, str]]:
     now, fields = job.seen_at, job.fields
-    yield "id", line(job.id)
+    yield "id", shown_id(job.id)
     yield "type", line(job.type) or "none: no handler can be found for it"
     described = summary(job, reason=False, served=served)
     yield "status", paper.status(status_word(job)) + (f"  {described}" if described else "")

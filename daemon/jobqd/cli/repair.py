@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from jobqd.cli.documents import dumps
 from jobqd.cli.session import Site, open_queue_and_settings, warn
-from jobqd.cli.text import Paper, answer, count, line, plural
+from jobqd.cli.text import Paper, answer, count, plural, shown_id
 from jobqd.client import repairing
 from jobqd.client.repairing import Finding
 from jobqd.errors import PayloadError
@@ -51,7 +51,7 @@ def _tell(found: Sequence[Finding], *, yes: bool) -> None:
     rows = []
     for what, (wrong, remedy) in _WORDS.items():
         some = [finding for finding in found if finding.what == what]
-        rows += [(line(finding.id), f"{wrong}: {remedy}") for finding in some[:_LISTED]]
+        rows += [(shown_id(finding.id), f"{wrong}: {remedy}") for finding in some[:_LISTED]]
         if len(some) > _LISTED:
             rows.append(("…", f"and {count(counts[what] - _LISTED)} more of this kind; --json names all"))
     answer(Paper.of(sys.stdout).table(("ID", "WRONG: REMEDY"), rows))

@@ -12,6 +12,7 @@ from typing import IO, Any
 import typer
 from rich.cells import cell_len, set_cell_size
 
+from jobqd.cli.ids import read_id
 from jobqd.units import format_duration
 
 # C0 but tab and line break, DEL, C1 (terminals may obey U+009B), separators and overrides that reorder a
@@ -33,6 +34,12 @@ def block(text: str) -> str:
 def line(value: Any) -> str:
     """Return any value as one line that is safe to show."""
     return block(str(value)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def shown_id(job_id: str) -> str:
+    """Return an id as one safe line that the commands read as this id again."""
+    text = line(job_id)
+    return text if read_id(text) == job_id else line(job_id.replace("\\", "\\\\"))
 
 
 def ago(seconds: float) -> str:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from jobqd.cli.documents import dumps, job_document, update_document
 from jobqd.cli.render import progress_words, status_word, summary
 from jobqd.cli.session import RETRY_FOR, Site, explain
-from jobqd.cli.text import Paper, answer, line, short
+from jobqd.cli.text import Paper, answer, line, short, shown_id
 from jobqd.client.queue import JobHandle, Queue
 from jobqd.errors import JobNotFound, StoreError
 from jobqd.store import facts
@@ -94,11 +94,11 @@ class _Lines:
     def change(self, job_id: str, progress: facts.Progress, job: JobInfo | None) -> None:
         waits = job is not None and job.status == progress.status
         told = _waiting(job) if job is not None and waits else (line(progress.status), progress_words(progress))
-        answer("  ".join((line(job_id), *told)).rstrip())
+        answer("  ".join((shown_id(job_id), *told)).rstrip())
 
     def end(self, job_id: str, job: JobInfo | None) -> None:
         told = "not found" if job is None else f"{line(status_word(job))}  {summary(job)}"
-        answer(f"{line(job_id)}  {told}".rstrip())
+        answer(f"{shown_id(job_id)}  {told}".rstrip())
 
 
 def _waiting(job: JobInfo) -> tuple[str, str]:
@@ -149,7 +149,7 @@ class _Bars:
         style = _STATUS_STYLES.get(status, "cyan")
         text = f"[{style}]{told}[/{style}]"
         if job_id not in self._tasks:
-            shown = line(job_id)
+            shown = shown_id(job_id)
             name = escape(shown if len(shown) <= 14 else f"…{shown[-12:]}")
             self._tasks[job_id] = self._progress.add_task("", total=100, name=name, percent=percent, told=text)
         self._progress.update(self._tasks[job_id], completed=done, percent=percent, told=text)

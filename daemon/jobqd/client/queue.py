@@ -13,7 +13,7 @@ from uuid import UUID
 from jobqd.client import following, producing
 from jobqd.client.procedure import Ear, Procedure, run
 from jobqd.client.source import RETRY_FOR, Source, settings_of, source, source_of
-from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, as_spec, job_id
+from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, as_spec, known_id
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
 from jobqd.store.facts import JobInfo, Progress
@@ -126,7 +126,7 @@ class Queue:
 
     def job(self, id: str | UUID) -> JobHandle:
         """Return a handle on a job that was enqueued before; asks nothing yet. Raises PayloadError."""
-        return JobHandle(self, job_id(id), None)
+        return JobHandle(self, known_id(id), None)
 
     async def cancel(self, ids: Sequence[str | UUID]) -> dict[str, str]:
         """End jobs at once, running ones too.
@@ -134,7 +134,7 @@ class Queue:
         Tells for each: cancelled (it was running), removed (it waited), already (it was cancelled before),
         gone, completed or failed (it had ended so).
         """
-        source, names = self._source, [job_id(id) for id in ids]
+        source, names = self._source, [known_id(id) for id in ids]
         answers = await self.run(producing.cancel(source.keys, names, source.limits, source.patience))
         return dict(zip(names, answers, strict=True))
 
@@ -143,7 +143,7 @@ class Queue:
 
         Tells for each: retried, gone, or the status of a job that is not dead.
         """
-        names = [job_id(id) for id in ids]
+        names = [known_id(id) for id in ids]
         answers = await self.run(producing.dead_retry(self.keys, names, self._source.patience))
         return dict(zip(names, answers, strict=True))
 

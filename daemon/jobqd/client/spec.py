@@ -99,8 +99,20 @@ def new_job(spec: JobSpec, new_id: str, limits: Limits) -> NewJob:
 
 
 def job_id(value: str | UUID) -> str:
-    """Return an id that may be used in a key. Raises PayloadError."""
+    """Return an id that a new job may have. Raises PayloadError."""
     return _name("id", str(value) if isinstance(value, UUID) else value, ID_MAX)
+
+
+def known_id(value: str | UUID) -> str:
+    """Return the id of a job that may be there: a raw producer's may be any bytes but none. Raises PayloadError."""
+    text = str(value) if isinstance(value, UUID) else value
+    if not isinstance(text, str) or not text:
+        raise PayloadError(f"id: {shorten(value)} is not a text that is not empty")
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise PayloadError(f"id: {shorten(value)} cannot be written as UTF-8; use valid characters") from None
+    return text
 
 
 def unix_time(value: datetime | float | str) -> float:

@@ -12,7 +12,7 @@ from uuid import UUID
 from jobqd.client import following, producing
 from jobqd.client.procedure import Procedure, run_sync
 from jobqd.client.source import RETRY_FOR, Source, settings_of, source, source_of
-from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, as_spec, job_id
+from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, as_spec, known_id
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
 from jobqd.store.facts import JobInfo, Progress
@@ -110,11 +110,11 @@ class SyncQueue:
 
     def job(self, id: str | UUID) -> SyncJobHandle:
         """Return a handle on a job that was enqueued before; asks nothing yet. Raises PayloadError."""
-        return SyncJobHandle(self, job_id(id), None)
+        return SyncJobHandle(self, known_id(id), None)
 
     def cancel(self, ids: Sequence[str | UUID]) -> dict[str, str]:
         """End jobs at once, as `Queue.cancel`."""
-        source, names = self._source, [job_id(id) for id in ids]
+        source, names = self._source, [known_id(id) for id in ids]
         answers = self.run(producing.cancel(source.keys, names, source.limits, source.patience))
         return dict(zip(names, answers, strict=True))
 
@@ -123,7 +123,7 @@ class SyncQueue:
 
         Tells for each: retried, gone, or the status of a job that is not dead.
         """
-        names = [job_id(id) for id in ids]
+        names = [known_id(id) for id in ids]
         answers = self.run(producing.dead_retry(self.keys, names, self._source.patience))
         return dict(zip(names, answers, strict=True))
 
