@@ -389,3 +389,14 @@ def test_an_embedded_redis_that_does_not_run_is_told(jobq):
     assert "the embedded Redis of" in done.stderr
     assert "start jobqd run" in done.stderr
     assert len(done.stderr.splitlines()) == 2
+
+
+async def test_stats_lists_the_reasons_that_hold_the_most(jobq, keys, raw):
+    for number in range(1000):
+        await raw.sadd(keys.held, f"type:t{number}")
+        await raw.zadd(f"{keys.held}:type:t{number}", dict.fromkeys(map(str, range(3 if number % 100 == 7 else 1)), 1))
+    rows = [row.split() for row in jobq("stats").stdout.splitlines() if row.startswith("held")]
+    assert len(rows) == 21
+    assert {tuple(row[1:]) for row in rows[:10]} == {("3", f"type:t{number}") for number in range(7, 1000, 100)}
+    assert rows[20] == ["held", "980", "+980", "more;", "--json", "names", "all"]
+    assert len(jobq.json("stats")["held"]) == 1000

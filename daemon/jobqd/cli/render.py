@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobqd.cli.text import Paper, ago, block, count, due, line, plural, short, shown_id
@@ -12,6 +12,8 @@ from jobqd.store.counting import DaemonInfo, Stats
 from jobqd.store.facts import JobInfo, Progress
 
 _LABEL = 12
+_REASONS = 20
+"""So many reasons for holding jobs are listed."""
 Served = frozenset[str] | None
 """The types of job that running daemons handle; None: not known."""
 
@@ -191,10 +193,20 @@ def _counts(paper: Paper, stats: Stats, queue: str) -> str:
     rows.append(("processing", stats.active, overdue))
     next_due = "" if stats.next_due is None else due(stats.next_due - stats.now)
     rows.append(("scheduled", stats.scheduled, f"next {next_due}" if next_due else ""))
-    rows += [("held", jobs, line(reason)) for reason, jobs in stats.held.items()]
+    rows += _held(stats.held)
     rows.append(("dead", stats.dead, "see jobq dead list" if stats.dead else ""))
     cells = [(name, count(jobs), told) for name, jobs, told in rows]
     return paper.table((line(queue), "JOBS", ""), cells, right=frozenset({1}))
+
+
+def _held(held: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    """Return a row for each reason, the most frequent ones if a broken producer made up thousands of types."""
+    if len(held) <= _REASONS:
+        return [("held", jobs, line(reason)) for reason, jobs in held.items()]
+    most = sorted(held.items(), key=lambda each: -each[1])
+    rest = most[_REASONS:]
+    rows = [("held", jobs, line(reason)) for reason, jobs in most[:_REASONS]]
+    return [*rows, ("held", sum(jobs for _, jobs in rest), f"+{count(len(rest))} more; --json names all")]
 
 
 def _daemon_table(paper: Paper, stats: Stats) -> str:
