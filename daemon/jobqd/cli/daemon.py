@@ -56,7 +56,8 @@ def _parsed(argv: Sequence[str] | None) -> dict[str, Any]:
     # Without their values: a misspelled --redis-password is followed by a password.
     unknown = [text.partition("=")[0] for text in others if text.startswith("-")]
     if unknown:
-        near = nearest(unknown[0].lstrip("-"), [*setting_names(), "config"])
+        offered = [name for name in vars(known) if name != "command"]
+        near = nearest(unknown[0].lstrip("-"), offered)
         meant = f": did you mean --{near.replace('_', '-')}?" if near else f": see jobqd {known.command} --help"
         parser.error(f"there is no option {unknown[0]}{meant}")
     if others:
