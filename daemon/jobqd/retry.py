@@ -18,6 +18,8 @@ MAX_LAPSES = 10
 """A job whose lease ran out so often is dead-lettered: it never gets to its end."""
 ERROR_LIMIT = 4_000
 """Most characters of an error's text that are kept."""
+DELAY_MAX = 100 * 366 * 86400.0
+"""The longest pause, in seconds: what is due beyond all time would be taken for broken, and so for due now."""
 _HISTORY_ERROR_LIMIT = 300
 
 
@@ -71,7 +73,7 @@ def decide(
         case Failed():
             return _failed(key, claimed, outcome, policy, random)
         case Snoozed(delay):
-            return Settlement(*key, "scheduled", delay=max(1.0, delay))
+            return Settlement(*key, "scheduled", delay=min(DELAY_MAX, max(1.0, delay)))
         case Interrupted(begun=begun):
             return Settlement(*key, "ready", "interruptions" if begun else "")
         case Lapsed(reason):
@@ -96,7 +98,7 @@ def _failed(key: tuple[str, str, int], claimed: Claimed, failure: Failed, policy
         *key,
         "dead" if dead else "retrying",
         _charge(claimed, policy),
-        delay=0.0 if dead else delay,
+        delay=0.0 if dead else min(DELAY_MAX, delay),
         ttl=policy.dead_ttl,
         error=shorten_text(failure.error, ERROR_LIMIT) or error_type or "failed",
         error_type=error_type,

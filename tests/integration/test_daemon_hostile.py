@@ -26,6 +26,10 @@ async def raising(error):
 def error_of(what):
     return {"itself": Evil(), "exit of itself": SystemExit(Evil()), "exit": SystemExit(3)}[what]
 
+@handlers.job("snoozes_for_ever")
+async def snoozes_for_ever():
+    raise Snooze(1e300)
+
 @handlers.job("raises", max_attempts=1)
 async def raises(what: str):
     raise error_of(what)
@@ -142,6 +146,14 @@ def test_a_run_that_breaks_with_such_an_exception_ends(place: Workshop) -> None:
     assert (job["status"], job["error_type"]) == ("failed", "Evil")
     assert job["error"] == "the run could not be brought to its end: <Evil whose repr raises Evil>"
     unharmed(place, "broken")
+
+
+def test_a_snooze_beyond_all_time_is_a_long_one(place: Workshop) -> None:
+    place.producer.put("snoozes", "snoozes_for_ever")
+    place.producer.wait("snoozes", "scheduled")
+    due = place.producer.redis.zscore("job_queue:scheduled", "snoozes")
+    assert 90 * 365 * 86400 < due < 1e11  # beyond that it counts as milliseconds
+    unharmed(place, "snoozes")
 
 
 @pytest.mark.parametrize("how", ["at once", "in a callback", "again and again"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobqd.retry import MAX_LAPSES, backoff, decide, expired
+from jobqd.retry import DELAY_MAX, MAX_LAPSES, backoff, decide, expired
 from jobqd.runs import Completed, Crashed, Failed, Interrupted, Lapsed, Snoozed
 from tests.support.parts import NOW, claimed, policy
 
@@ -40,6 +40,11 @@ def test_a_completion_is_charged_and_kept_for_the_types_ttl() -> None:
     order = decide(claimed(fence=4), "w", Completed("[1]"), policy(job_ttl=7.0), half)
     assert (order.job_id, order.worker, order.fence, order.guard) == ("job", "w", 4, "run")
     assert (order.to, order.charge, order.ttl, order.result) == ("completed", "attempts", 7.0, "[1]")
+
+
+@pytest.mark.parametrize("outcome", [Snoozed(1e300), Failed("later", "Retry", delay=1e300)])
+def test_a_pause_is_a_hundred_years_at_most(outcome: Snoozed | Failed) -> None:
+    assert decide(claimed(), "w", outcome, policy(), half).delay == DELAY_MAX
 
 
 def test_whatever_a_failure_tells_it_is_kept_short() -> None:
