@@ -24,7 +24,7 @@ class Claimer:
 
     def __init__(
         self, seat: Seat, pool: Pool, settler: Settler, wakeup: Wakeup, outage: Outage, world: World, *,
-        max_age: float, max_crashes: int, max_payload: int,
+        max_age: float, max_crashes: int, sizes: running.Sizes,
     ) -> None:  # fmt: skip
         self._seat = seat
         self._pool = pool
@@ -34,7 +34,7 @@ class Claimer:
         self._world = world
         self._max_age = max_age
         self._max_crashes = max_crashes
-        self._max_payload = max_payload
+        self._sizes = sizes
         self._event = asyncio.Event()
         self._stopping = False
         self._number = 0
@@ -46,9 +46,9 @@ class Claimer:
         """While true nothing is claimed; runs under way go on. Set by `rest` and `stop`."""
         self.pulse = Pulse("claim", world.clock)
 
-    def adopt(self, *, max_age: float, max_crashes: int, max_payload: int) -> None:
+    def adopt(self, *, max_age: float, max_crashes: int, sizes: running.Sizes) -> None:
         """Take other limits for the claims to come."""
-        self._max_age, self._max_crashes, self._max_payload = max_age, max_crashes, max_payload
+        self._max_age, self._max_crashes, self._sizes = max_age, max_crashes, sizes
 
     def nudge(self, more: bool = False) -> None:
         """Look again: a worker is free, the queue may have changed, or (`more`) a type has room again."""
@@ -99,7 +99,7 @@ class Claimer:
         want = max(1, self._room())
         suspects = running.Suspects(self._max_crashes - 1, self._pool.room_for_suspects)
         call = running.claim(
-            self._seat, self._number, want, self._max_age, self._pool.allowances(), suspects, self._max_payload
+            self._seat, self._number, want, self._max_age, self._pool.allowances(), suspects, self._sizes
         )
         try:
             claims = await self._wakeup.link.run(call)

@@ -41,7 +41,7 @@ def held(parts: Parts) -> dict[str, object]:
         "workers": (parts.pool.concurrency, parts.pool.idle, parts.presence.concurrency),
         "threads": parts.services.threads._max_workers,
         "caps": dict(parts.pool.allowances()),
-        "claim": (parts.claimer._max_age, parts.claimer._max_crashes, parts.claimer._max_payload),
+        "claim": (parts.claimer._max_age, parts.claimer._max_crashes, parts.claimer._sizes),
         "ledger": (parts.ledger.dead_max, parts.ledger.trimmed_ttl),
         "walk": (parts.walker.max_age, parts.walker.job_ttl),
         "block_limit": parts.watch.limit,

@@ -167,7 +167,7 @@ def test_a_job_of_just_max_payload_runs_whatever_its_last_run_left_behind(place:
         # Our clients measure the payload alone.
         put(place, "just payload", {"type": "take", "payload": f'{frame[:-2]}{"x" * (LIMIT - len(frame))}"}}'})
         assert place.producer.wait("just payload")["status"] == "completed"
-        left = {"checkpoint": '"' + "x" * LIMIT + '"', "traceback": "x" * LIMIT, "result": "x" * LIMIT}
+        left = {"checkpoint": '"' + "x" * (LIMIT - 2) + '"', "traceback": "x" * LIMIT, "result": "x" * LIMIT}
         put(place, "left", {**fields, **left})
         assert place.producer.wait("left")["status"] == "completed"
 
@@ -254,7 +254,7 @@ FORGED: list[dict[str, str]] = [
     {"interruptions": "999999999999999"}, {"_due_at": "nan"}, {"_due_at": "inf"}, {"_due_at": "x"},
     {"_history": "x" * 100_000}, {"_history": "\n" * 15_000}, {"_ended": "x:1"},
     {"held": "missing"}, {"held": "type:quick"}, {"held": "x" * 100_000}, {"held": ""},
-    {"timeout": "1e308"}, {"timeout": "-1"}, {"timeout": "0"}, {"timeout": "nan"}, {"timeout": "x" * 100_000},
+    {"timeout": "1e308"}, {"timeout": "-1"}, {"timeout": "0"}, {"timeout": "nan"}, {"timeout": "x" * 4000},
     {"max_attempts": "0"}, {"max_attempts": "999999999999999"}, {"max_attempts": "x"},
     {"priority": "nan"}, {"priority": "1e400"}, {"created_at": "inf"}, {"created_at": "-1e300"}, {"created_at": "x"},
     {"checkpoint": "[" * 100_000}, {"finished_at": "x"}, {"started_at": "x"}, {"progress": "x"}, {"result": "x"},
@@ -414,7 +414,8 @@ def test_a_handed_out_job_that_is_too_large_comes_without_its_large_fields(lab: 
     lab.put("X", payload="x" * 2000, max_attempts=7)
 
     def claim() -> running.Claims:
-        return lab.run(running.claim(Seat(lab.keys, "w1", 15.0), 1, 5, 1e9, {"mail": -1}, max_payload=1000))
+        seat, sizes = Seat(lab.keys, "w1", 15.0), running.Sizes(1000, -1)
+        return lab.run(running.claim(seat, 1, 5, 1e9, {"mail": -1}, sizes=sizes))
 
     look: Callable[[Any], Any] = lambda claims: [(job.id, job.fields, job.unfit) for job in claims.jobs]  # noqa: E731
     [(job_id, fields, unfit)] = look(claim())

@@ -16,7 +16,8 @@ def claim(lab: Lab, want: int = 1, worker: str = "w1") -> list[Claimed]:
     """Claim with a small max_payload."""
     lab.numbers[worker] += 1
     seat = Seat(lab.keys, worker, 15.0)
-    return lab.run(running.claim(seat, lab.numbers[worker], want, DAY, {"mail": -1}, max_payload=LIMIT)).jobs
+    sizes = running.Sizes(LIMIT, 2 * LIMIT)
+    return lab.run(running.claim(seat, lab.numbers[worker], want, DAY, {"mail": -1}, sizes=sizes)).jobs
 
 
 def test_of_a_job_that_is_too_large_only_small_fields_of_the_daemon_come_along(lab: Lab) -> None:
@@ -34,6 +35,69 @@ def test_only_arguments_count_as_payload(lab: Lab) -> None:
     assert not job.unfit
     assert len(job.fields["payload"]) == LIMIT - 1
     assert len(job.fields["checkpoint"]) == 2 * LIMIT
+
+
+def test_what_only_the_daemon_writes_about_a_run_stays_behind(lab: Lab) -> None:
+    told = {"attempts": "1", "crashes": "1", "interruptions": "1", "timeout": "9", "max_attempts": "3", "priority": "9",
+            "created_at": "1", "checkpoint": "1", "payload": "{}", "own": "", "": "no name"}  # fmt: skip
+    left = dict.fromkeys(
+        ("started_at", "progress", "step", "eta_seconds", "result", "error", "error_type", "traceback", "fence", "held",
+         "worker", "_ended", "_saved", "_history", "_", "_x"), "1",
+    )  # fmt: skip
+    lab.put("X", **left, **told)
+    assert claim(lab)[0].fields == {"status": "queued", "type": "mail", **told}
+
+
+SHORT = ["status", "created_at", "priority", "attempts", "max_attempts", "crashes", "interruptions", "timeout"]
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_field_of_the_daemon_has_a_limit(lab: Lab, name: str) -> None:
+    lab.put("X", score=1, **{name: "1" * 4096})
+    lab.put("Y", score=2, **{name: "1" * 4097})
+    just, more = claim(lab, 2)
+    assert (just.unfit, len(just.fields[name])) == ("", 4096)
+    assert more.unfit == f"its field {name} is 4KiB, more than the 4KiB that it may be"
+    assert name not in more.fields
+
+
+def test_a_checkpoint_has_the_limit_of_a_result(lab: Lab) -> None:
+    lab.put("X", checkpoint="x" * (2 * LIMIT + 1), attempts=2)
+    (job,) = claim(lab)
+    assert job.unfit.startswith("its checkpoint is 1.95KiB, more than max_result (1.95KiB): ")
+    assert ("checkpoint" in job.fields, job.attempts) == (False, 2)
+
+
+def test_what_an_older_job_of_the_id_left_behind_convicts_nobody(lab: Lab) -> None:
+    large = "1" * 2**20
+    lab.put("X", finished_at="1", checkpoint=large, attempts=large, crashes=large, interruptions=large)
+    (job,) = claim(lab)
+    assert (job.unfit, job.fields) == ("", {"status": "queued", "type": "mail"})
+
+
+def test_of_a_type_that_is_too_long_the_start_is_sent(lab: Lab) -> None:
+    lab.put("X", "x" * 10**6)
+    (job,) = claim(lab)
+    assert (job.type, "cannot be one" in job.unfit) == ("x" * 513, True)
+
+
+def test_a_claim_reads_about_sixty_four_mebibytes_at_once(lab: Lab) -> None:
+    for number in range(5):
+        lab.put(str(number), result="x" * 30 * 2**20)
+    lab.numbers["w1"] += 1
+    first = lab.claim(want=9)
+    assert ([job.id for job in first.jobs], first.more) == (["0", "1", "2"], True)
+    assert lab.claim_ids(want=9) == ["3", "4"]
+
+
+def test_a_claim_sent_again_ends_where_hashes_have_grown_beyond_a_reply(lab: Lab) -> None:
+    for number in range(3):
+        lab.put(str(number), score=number)
+    call = lab.claim_call(want=3)
+    assert len(lab.run(call).jobs) == 3
+    for number in range(3):
+        lab.set(str(number), payload="x" * 5 * 2**20)
+    assert [job.id for job in lab.run(call).jobs] == ["0", "1"]
 
 
 def test_names_of_own_fields_count_too(lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,10 @@ class ReplyThief:
         """Set when the server has answered a request whose reply is lost or held back."""
         self.let_go = asyncio.Event()
         """To be set by the test: lets a reply that is held back go."""
+        self.passed = 0
+        """How many bytes of replies have been passed on."""
+        self.rate = math.inf
+        """Most bytes of replies a second, as on a slow link."""
         self._marker: bytes | None = None
         self._hold = False
 
@@ -71,6 +76,10 @@ class ReplyThief:
                     return
                 await self.let_go.wait()
             writer.write(data)
+            await writer.drain()
+            self.passed += len(data)
+            if self.rate < math.inf:
+                await asyncio.sleep(len(data) / self.rate)
 
 
 @asynccontextmanager

@@ -38,7 +38,7 @@ from jobqd.pool import Pool
 from jobqd.pulse import Pulse
 from jobqd.runs import Ending, Runs
 from jobqd.settings import Settings
-from jobqd.store import Ledger, Link, SyncLink, Target
+from jobqd.store import Ledger, Link, SyncLink, Target, running
 from jobqd.store.call import Argument
 from jobqd.store.connect import REPLY_TIMEOUT
 from jobqd.supervisor import Supervisor
@@ -86,7 +86,7 @@ class Parts:
         )  # fmt: skip
         self.claimer = Claimer(
             seat, self.pool, self.settler, self.wakeup, self.outage, world,
-            max_age=settings.max_age, max_crashes=settings.max_crashes, max_payload=settings.max_payload,
+            max_age=settings.max_age, max_crashes=settings.max_crashes, sizes=_sizes(settings),
         )  # fmt: skip
         if settings.metrics:
             self.settle_link.on_reply = self.wakeup.link.on_reply = self.observer.replied
@@ -164,7 +164,7 @@ class Parts:
         """Follow other settings from now on, as far as `jobqd.app.reload` calls them live."""
         before, self.settings = self.settings, settings
         self.policies.adopt(settings)
-        self.claimer.adopt(max_age=settings.max_age, max_crashes=settings.max_crashes, max_payload=settings.max_payload)
+        self.claimer.adopt(max_age=settings.max_age, max_crashes=settings.max_crashes, sizes=_sizes(settings))
         self.ledger.dead_max, self.ledger.trimmed_ttl = settings.dead_max, settings.job_ttl
         self.walker.max_age, self.walker.job_ttl = settings.max_age, settings.job_ttl
         self.watch.limit = block_limit(settings.block_limit, self._watchdog)
@@ -292,6 +292,10 @@ class Parts:
     def _described(self) -> dict[str, Argument]:
         self.presence.running = self.pool.busy
         return self.presence.fields()
+
+
+def _sizes(settings: Settings) -> running.Sizes:
+    return running.Sizes(settings.max_payload, settings.max_result)
 
 
 def _shortened(wanted: float, limit: float) -> str:

@@ -5,12 +5,13 @@
 --       7 most ids put aside in one call  8 record's TTL (ms)  9 max_age (s)
 --       10 crashes from which on a job is a suspect  11 how many more suspects may run here (-1: no cap)
 --       12 max_payload: most bytes of the payload and the producer's own fields together (-1: no limit)
+--       13 max_result: most bytes of a checkpoint (-1: no limit)
 --       then pairs: type, how many more of it may run here (-1: no cap). A type not named has no handler here.
--- RETURNS  {now, more, {{id, fence, score, reborn, {field, value, ...}, too_large}, ...}, {id, reason, ...}, {type, ...}}
---       more: 1 when the head was full of jobs put aside, or of large ones; call again. reborn: 1 for a new enqueue of an
---       ended id: the caller forgets the fields of the old one. too_large: 0, or how many bytes they are, if more than
---       max_payload; then its large fields stay behind. The fourth names ready entries that were dropped, and why; the
---       last the types that were put aside because no handler here is theirs.
+-- RETURNS  {now, more, {{id, fence, score, {field, value, ...}, excess}, ...}, {id, reason, ...}, {type, ...}}
+--       more: 1 when the head was full of jobs put aside, or of large ones; call again. excess: 0, or {name, bytes} for a
+--       job that is not to run: a field of the daemon beyond its limit, or with the name '' payload and own fields beyond
+--       max_payload; such a job comes with small fields of the daemon only. The fourth names ready entries that were
+--       dropped, and why; the last the types that were put aside because no handler here is theirs.
 --
 -- Sending it again with the same number gives the same leases; an older number gives none (a late copy of a request).
 
@@ -19,17 +20,26 @@ local counters, record = KEYS[8], KEYS[9]
 local job_prefix, channel_prefix, worker = ARGV[1], ARGV[2], ARGV[3]
 local number, want, lease = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local aside_max, record_ttl, max_age = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
-local suspicion, suspect_room, max_payload = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local suspicion, suspect_room = tonumber(ARGV[10]), tonumber(ARGV[11])
+local max_payload, max_result = tonumber(ARGV[12]), tonumber(ARGV[13])
 
 local TERMINAL = {completed = true, failed = true, cancelled = true}
--- Fields of the daemon are no arguments.
-local OURS = {}
-for name in string.gmatch('status type created_at priority attempts max_attempts crashes interruptions timeout held started_at '
-  .. 'finished_at progress step eta_seconds result error error_type traceback fence worker checkpoint', '%S+') do
-  OURS[name] = true
+-- The reply's bytes, and those that are read: beyond them the rest is for the next claim. A type is at most 128 characters.
+local REPLY_BYTES, READ_BYTES, TYPE_BYTES, FIELD_BYTES = 8388608, 67108864, 512, 4096
+-- Most bytes of a field of the daemon that is handed out. 0: nobody there reads it, so it stays behind, as does whatever
+-- else begins with `_`. Without this a producer could have any amount sent, and a reply that never arrives is asked for again.
+local LIMITS = {payload = math.huge, checkpoint = max_result < 0 and math.huge or max_result}
+for name in string.gmatch('status type created_at priority attempts max_attempts crashes interruptions timeout', '%S+') do
+  LIMITS[name] = FIELD_BYTES
 end
--- The reply's bytes: beyond them the rest is for the next claim. A type is at most 128 characters.
-local REPLY_BYTES, TYPE_BYTES, SMALL = 8388608, 512, 1000
+for name in string.gmatch('held started_at finished_at progress step eta_seconds result error error_type traceback fence '
+  .. 'worker', '%S+') do
+  LIMITS[name] = 0
+end
+-- Of a new enqueue of an ended id: what the old one left behind is forgotten.
+local REBORN_LIMITS = {}
+for name, limit in pairs(LIMITS) do REBORN_LIMITS[name] = limit end
+for name in string.gmatch('attempts crashes interruptions checkpoint', '%S+') do REBORN_LIMITS[name] = 0 end
 
 local function integer(text)
   if text and #text <= 15 and string.find(text, '^%d+$') then return tonumber(text) end
@@ -50,34 +60,65 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local now_text = string.format('%.6f', now)
 local until_text = string.format('%.6f', now + lease)
 
+local read_bytes = 0
+
 local function hash(id)
   local flat = redis.pcall('HGETALL', job_prefix .. id)
   if foreign(flat) then return nil, nil, 'not a hash' end
-  local fields, bytes = {}, 0
+  local fields = {}
   for i = 1, #flat, 2 do
     fields[flat[i]] = flat[i + 1]
-    bytes = bytes + #flat[i] + #flat[i + 1]
+    read_bytes = read_bytes + #flat[i] + #flat[i + 1]
   end
-  return flat, fields, nil, bytes
+  -- One that is too long to be a type needs to be no longer than that.
+  if fields.type then fields.type = string.sub(fields.type, 1, TYPE_BYTES + 1) end
+  return flat, fields
+end
+
+-- Keep of a hash, in its place, what is handed out; returns its bytes, those of the arguments, and a field beyond its limit.
+local function strip(flat, fields, limits)
+  local kept, bytes, arguments, excess = 0, 0, 0, nil
+  for i = 1, #flat, 2 do
+    local name, value = flat[i], flat[i + 1]
+    local limit = limits[name]
+    if name == 'type' then
+      value = fields.type
+      flat[i + 1] = value
+    elseif name == 'payload' then
+      arguments = arguments + #value
+    elseif not limit and string.byte(name) ~= 95 then
+      limit = math.huge
+      arguments = arguments + #name + #value
+    end
+    if limit and limit > 0 then
+      if #value > limit then excess = {name, #value} end
+      bytes = bytes + #name + #value
+      if kept + 1 < i then flat[kept + 1], flat[kept + 2] = name, value end
+      kept = kept + 2
+    end
+  end
+  for i = #flat, kept + 1, -1 do flat[i] = nil end
+  return bytes, arguments, excess
 end
 
 -- A claimed job as it is handed out; of one that is too large, what the daemon needs to bury it.
-local function handed(id, fence, score, reborn, flat, bytes)
-  if max_payload < 0 or bytes <= max_payload then return {id, fence, score, reborn, flat, 0}, bytes end
-  local arguments, small = 0, {}
+local function handed(id, fence, score, flat, fields, reborn)
+  local limits, due = reborn and REBORN_LIMITS or LIMITS, not reborn and fields._due_at
+  local bytes, arguments, excess = strip(flat, fields, limits)
+  if due and #due <= FIELD_BYTES then
+    flat[#flat + 1] = '_due_at'
+    flat[#flat + 1] = due
+  end
+  if max_payload >= 0 and arguments > max_payload then excess = {'', arguments} end
+  if not excess then return {id, fence, score, flat, 0}, bytes end
+  local small = {}
   for i = 1, #flat, 2 do
-    local name, value = flat[i], flat[i + 1]
-    if name == 'payload' then
-      arguments = arguments + #value
-    elseif not OURS[name] and string.sub(name, 1, 1) ~= '_' then
-      arguments = arguments + #name + #value
-    elseif #value <= SMALL then
-      small[#small + 1] = name
-      small[#small + 1] = value
+    if (limits[flat[i]] == FIELD_BYTES or flat[i] == '_due_at') and #flat[i + 1] <= FIELD_BYTES then
+      small[#small + 1] = flat[i]
+      small[#small + 1] = flat[i + 1]
     end
   end
-  if arguments <= max_payload then return {id, fence, score, reborn, flat, 0}, bytes end
-  return {id, fence, score, reborn, small, arguments}, SMALL
+  return {id, fence, score, small, excess}, FIELD_BYTES
 end
 
 -- 1. Has this very claim been made before?
@@ -86,14 +127,17 @@ if type(last) == 'table' then foreign(last) end
 if type(last) == 'string' then
   local ok, saved = pcall(cmsgpack.unpack, last)
   if ok and type(saved) == 'table' and type(saved[1]) == 'number' and number <= saved[1] then
-    local again = {}
+    local again, sent = {}, 0
     if number == saved[1] then
       for i = 2, #saved, 3 do
         local id, fence, score = saved[i], saved[i + 1], saved[i + 2]
-        local flat, fields, _, bytes = hash(id)
+        -- A hash may have grown meanwhile: the lease of what is more than a reply may hold lapses.
+        local flat, fields
+        if sent < REPLY_BYTES and read_bytes < READ_BYTES then flat, fields = hash(id) end
         if flat and fields.worker == worker and integer(fields.fence) == fence and redis.call('ZSCORE', active, id) then
           redis.call('ZADD', active, 'XX', until_text, id)
-          again[#again + 1] = handed(id, fence, score, 0, flat, bytes)
+          local out, bytes = handed(id, fence, score, flat, fields, false)
+          again[#again + 1], sent = out, sent + bytes
         end
       end
     end
@@ -104,7 +148,7 @@ end
 
 -- 2. Read: the lowest scores among ready and the held sets of the types that may run.
 local allowance = {}
-for i = 13, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for i = 14, #ARGV, 2 do allowance[ARGV[i]] = tonumber(ARGV[i + 1]) end
 
 local chunk = math.max(want, 16)
 local sources, has_missing = {{key = ready, offset = 0, at = 1, items = {}, drop = {}}}, false
@@ -177,7 +221,7 @@ end
 local function consider(source, id, score, leased)
   -- Every script removes the empty id from `active` as its first write, so such a job could hold no lease.
   if id == '' then return drop(id, 'empty id') end
-  local flat, fields, bad, bytes = hash(id)
+  local flat, fields, bad = hash(id)
   if bad then return drop(id, bad) end
   if #flat == 0 then
     if source.reason then
@@ -226,7 +270,7 @@ local function consider(source, id, score, leased)
   if suspect then suspect_room = suspect_room - 1 end
   leaving[id] = true
   local fence = integer(fields.fence) + 1
-  local out, out_bytes = handed(id, fence, score, reborn and 1 or 0, flat, bytes)
+  local out, out_bytes = handed(id, fence, score, flat, fields, reborn)
   reply_bytes = reply_bytes + out_bytes
   taken[#taken + 1] = {
     id = id, score = score, out = out, fields = fields, reborn = reborn, fence = fence, reason = source.reason,
@@ -234,7 +278,7 @@ local function consider(source, id, score, leased)
 end
 
 local looked = 0
-while #taken < want and looked - #taken < aside_max and reply_bytes < REPLY_BYTES do
+while #taken < want and looked - #taken < aside_max and reply_bytes < REPLY_BYTES and read_bytes < READ_BYTES do
   local source = most_urgent()
   if not source then break end
   local at = source.at
@@ -249,7 +293,8 @@ while #taken < want and looked - #taken < aside_max and reply_bytes < REPLY_BYTE
   end
   looked = looked + 1
 end
-local more = (#taken < want and (looked - #taken >= aside_max or reply_bytes >= REPLY_BYTES)) and 1 or 0
+local full = looked - #taken >= aside_max or reply_bytes >= REPLY_BYTES or read_bytes >= READ_BYTES
+local more = (#taken < want and full) and 1 or 0
 if #absent > 0 or has_missing then
   redis.call('ZCARD', missing)
   redis.call('ZCARD', held .. ':missing')

@@ -22,6 +22,8 @@ FINISHED_MAX = 1000
 _PATIENCE = 5.0
 _RECORD_LEASES = 10
 _TTL_MAX = 1e12
+_FIELD_BYTES = 4096
+"""As in claim.lua."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,49 +48,58 @@ class Suspects:
 _NO_SUSPECTS = Suspects(0, -1)
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Most bytes of the payload and own fields of a job together, and of a result or checkpoint (-1: no limit)."""
+
+    payload: int
+    result: int
+
+
+_NO_LIMITS = Sizes(-1, -1)
+
+
 def claim(
     seat: Seat, number: int, want: int, max_age: float, allowances: Mapping[str, int],
-    suspects: Suspects = _NO_SUSPECTS, max_payload: int = -1,
+    suspects: Suspects = _NO_SUSPECTS, sizes: Sizes = _NO_LIMITS,
 ) -> Call[Claims]:  # fmt: skip
     """Lease up to `want` jobs; `allowances` tells for each type how many more may run here (-1: no cap).
 
-    A job whose payload and own fields are more than `max_payload` bytes (-1: no limit) comes without them, as unfit.
+    A job beyond `sizes`, or with any other field of the daemon beyond 4 KiB, comes without its large fields, as unfit.
     """
     keys = seat.keys
     args: list[Argument] = [
         keys.job_prefix, keys.progress_prefix, seat.worker, number, min(want, CLAIM_MAX), seat.lease, ASIDE_MAX,
         int(seat.lease * 1000 * _RECORD_LEASES), max_age, suspects.crashes, suspects.room,
-        max_payload,
+        sizes.payload, sizes.result,
     ]  # fmt: skip
     for job_type, allowance in allowances.items():
         args += (job_type, allowance)
-    return Call(script("claim"), (*keys.base, keys.claim(seat.worker)), args, partial(_claims, max_payload))
+    return Call(script("claim"), (*keys.base, keys.claim(seat.worker)), args, partial(_claims, sizes))
 
 
-_OF_THE_OLD_RUN = (
-    "attempts", "crashes", "interruptions", "result", "error", "error_type", "traceback", "checkpoint", "finished_at",
-    "_due_at", "_history", "_ended",
-)  # fmt: skip
-
-
-def _claims(max_payload: int, reply: Any) -> Claims:
+def _claims(sizes: Sizes, reply: Any) -> Claims:
     now = float(reply[0])
     jobs = []
-    for job_id, fence, score, reborn, flat, too_large in reply[2]:
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        if reborn:
-            for name in _OF_THE_OLD_RUN:
-                fields.pop(name, None)
-        unfit = _too_large(too_large, max_payload) if too_large else _no_type(fields.get("type", ""))
+    for job_id, fence, score, flat, excess in reply[2]:
+        fields = mapping(flat)
+        unfit = _too_large(excess[0], excess[1], sizes) if excess else _no_type(fields.get("type", ""))
         jobs.append(Claimed(job_id, fence, float(score), now, fields, unfit))
     return Claims(jobs, bool(reply[1]), pairs(reply[3]), list(reply[4]))
 
 
-def _too_large(size: int, limit: int) -> str:
-    return (
-        f"payload and own fields are {format_size(size)}, more than max_payload ({format_size(limit)}): store the data "
-        "elsewhere and pass a reference to it, such as a path or URL, or raise max_payload"
-    )
+def _too_large(name: str, size: int, sizes: Sizes) -> str:
+    if not name:
+        return (
+            f"payload and own fields are {format_size(size)}, more than max_payload ({format_size(sizes.payload)}): "
+            "store the data elsewhere and pass a reference to it, such as a path or URL, or raise max_payload"
+        )
+    if name == "checkpoint":
+        return (
+            f"its checkpoint is {format_size(size)}, more than max_result ({format_size(sizes.result)}): "
+            "HDEL it, or raise max_result"
+        )
+    return f"its field {name} is {format_size(size)}, more than the {format_size(_FIELD_BYTES)} that it may be"
 
 
 def _no_type(job_type: str) -> str:
