@@ -94,9 +94,22 @@ MUTANTS = [
            "claim", "test_a_key_of_a_wrong_type_stops_a_claim_before_it_writes"),
     Mutant("claim", "type check of missing", "  redis.call('ZCARD', missing)\n", "",
            "claim", "test_a_key_of_a_wrong_type_stops_a_claim_before_it_writes"),
-    Mutant("claim", "type check of a held set",
-           "      if not asides[reason] then asides[reason] = redis.call('ZCARD', held .. ':' .. reason) end\n", "",
-           "claim", "test_a_key_of_a_wrong_type_stops_a_claim_before_it_writes"),
+    Mutant("claim", "type check of a held set", "asides[reason] = usable(held .. ':' .. reason)", "asides[reason] = true",
+           "claim", "test_a_foreign_key_in_place_of_a_held_set_costs_its_jobs_a_minute_and_others_nothing"),
+    Mutant("claim", "no jobs without a held set at the head", "redis.call('ZADD', scheduled, string.format('%.6f', now + FOREIGN_DELAY), job.id)",
+           "redis.call('ZADD', ready, job.score, job.id)",
+           "claim", "test_many_jobs_without_a_held_set_do_not_bar_the_others"),
+    Mutant("claim", "type check of held:missing", "missing_usable = usable(held .. ':missing')", "missing_usable = true",
+           "claim", "test_a_foreign_key_in_place_of_the_ids_without_a_hash_costs_nobody_else"),
+    *(
+        Mutant(script, "type check of held:missing", "local late_usable = type(late_count) == 'number' or not foreign(late_count)",
+               "local late_usable = true", "claim", "test_whoever_else_meets_a_foreign_key_in_place_of_the_ids_without_a_hash_goes_on")
+        for script in ("enqueue", "cancel", "walk")
+    ),
+    Mutant("promote", "type check of held:missing", "local late_usable = type(late_count) == 'number' or not foreign(late_count)",
+           "local late_usable = true", "claim", "test_a_foreign_key_in_place_of_the_ids_without_a_hash_costs_nobody_else"),
+    Mutant("promote", "an enqueue whose score was taken away", "not late_usable and score('') or redis", "late_usable and redis",
+           "claim", "test_a_foreign_key_in_place_of_the_ids_without_a_hash_costs_nobody_else"),
     Mutant("claim", "an active id is not leased again", "  if leased then\n", "  if false then\n",
            "claim", "test_an_active_id_enqueued_again_stays_one_run"),
     Mutant("claim", "an active id is processing again",
@@ -326,8 +339,6 @@ MUTANTS = [
            "claim", "test_an_id_whose_hash_comes_late_runs_at_its_score"),
     Mutant("promote", "a late hash of a running job", "and not redis.call('ZSCORE', active, id) then\n      redis", "then\n      redis",
            "upkeep", "test_a_late_hash_of_a_job_that_runs_by_now_is_left_alone"),
-    Mutant("promote", "type check of held:missing", "redis.call('ZCARD', held .. ':missing')\n", "",
-           "upkeep", "test_a_key_of_a_wrong_type_stops_a_promotion_before_it_writes"),
     Mutant("promote", "first ZREM for maxmemory", FIRST_ZREM, "", "settle", MAXMEMORY),
     Mutant("promote", "order of writes: ready first",
            "  redis.call('ZADD', ready, 'NX', score(job",
@@ -398,7 +409,7 @@ MUTANTS = [
     Mutant("walk", "empty held sets are not named", "if redis.call('EXISTS', key) == 0 then redis.call('SREM'",
            "if reason ~= 'missing' and redis.call('EXISTS', key) == 0 then redis.call('SREM'", "errors", ANY_CALL),
     Mutant("walk", "types of the indexes",
-           "for _, key in ipairs({ready, active, scheduled, held .. ':missing'}) do redis.call('ZCARD', key) end\n"
+           "for _, key in ipairs({ready, active, scheduled}) do redis.call('ZCARD', key) end\n"
            "redis.call('LLEN', dead)\n", "",
            "upkeep", "test_a_key_of_a_wrong_type_stops_a_walk_before_it_writes"),
     Mutant("walk", "first ZREM for maxmemory", FIRST_ZREM, "", "settle", MAXMEMORY),
@@ -467,7 +478,7 @@ MUTANTS = [
            "producing", "test_cancel_of_a_dead_letter_that_was_queued_again"),
     Mutant("cancel", "a daemon is told", "if job.running then redis.pcall('PUBLISH', control", "if false then redis.pcall('PUBLISH', control",
            "producing", "test_cancel_of_a_running_job_tells_its_daemon_and_subscribers"),
-    Mutant("cancel", "types of the indexes", "for _, key in ipairs({ready, scheduled, missing, held .. ':missing'}) do redis.call('ZCARD', key) end\n", "",
+    Mutant("cancel", "types of the indexes", "for _, key in ipairs({ready, scheduled, missing}) do redis.call('ZCARD', key) end\n", "",
            "producing", "test_a_key_of_a_wrong_type_stops_a_cancel_before_it_writes"),
     Mutant("cancel", "first write for maxmemory", "redis.call('SREM', held, '')\n", "", "settle", MAXMEMORY),
     # dead_retry

@@ -39,6 +39,7 @@ class Claimer:
         self._stopping = False
         self._number = 0
         self._told: set[str] = set()
+        self._foreign: set[str] = set()
         self._more = False
         self.unanswered = False
         """Whether the last claim may have leased jobs that nobody here knows of: its reply was lost."""
@@ -119,6 +120,8 @@ class Claimer:
             self._world.log.warning("job.dropped", job_id=job_id, reason=reason)
         for job_type in claims.unhandled:
             self._tell_unhandled(job_type)
+        for key in claims.foreign:
+            self._tell_foreign(key)
         for claimed in claims.jobs:
             if self._stopping:
                 self._pool.hand_back(claimed, str(Ending.STOP))
@@ -134,6 +137,12 @@ class Claimer:
         self._told.add(job_type)
         near = difflib.get_close_matches(job_type, self._pool.allowances(), 1)
         self._world.log.warning("type.unhandled", type=job_type, meant=near[0] if near else None)
+
+    def _tell_foreign(self, key: str) -> None:
+        """Say once of each held set that something else stands in its place: its jobs come back again and again."""
+        if key not in self._foreign and len(self._foreign) < _TYPES_TOLD:
+            self._foreign.add(key)
+            self._world.log.error("index.foreign", key=key)
 
     async def _pause(self, seconds: float) -> None:
         """Wait so long before the next claim; a stop ends the wait, other news do not: Redis is not to be hammered."""

@@ -351,6 +351,21 @@ def test_another_type_in_place_of_an_index_is_named_and_waited_for(place: Worksh
     assert len(daemon.log) - before < 3000
 
 
+@pytest.mark.parametrize("reason", ["type:nope", "missing"])
+def test_another_type_in_place_of_a_held_set_is_named_and_stops_nobody(place: Workshop, reason: str) -> None:
+    redis, daemon, key = place.producer.redis, daemon_of(place), f"job_queue:held:{reason}"
+    replace(place, key)
+    with unharmed(place, jobs=2):
+        put(place, f"in {reason}", {"type": "nope", "status": "queued"}, 1)
+        redis.zadd("job_queue", {f"no hash {reason}": 1})
+        daemon.wait_for("index.foreign", key=key)
+    assert len([line for line in daemon.of("index.foreign") if line["key"] == key]) == 1
+    assert not [line for line in daemon.of("redis.away") if key in line["error"]]
+    redis.delete(key)
+    redis.zrem("job_queue:scheduled", f"in {reason}")
+    redis.delete(f"job:in {reason}")
+
+
 @pytest.mark.parametrize("job_type", ["chatter", "chatter_in_thread"])
 def test_a_million_reports_of_progress(place: Workshop, job_type: str) -> None:
     told = place.producer.redis.pubsub(ignore_subscribe_messages=True)

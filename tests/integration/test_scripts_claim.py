@@ -10,7 +10,7 @@ import redis
 from jobqd.errors import StoreError, StoreFault
 from jobqd.keys import Keys
 from jobqd.scripts import script
-from jobqd.store import running
+from jobqd.store import repairing, running
 from jobqd.store.connect import Target
 from jobqd.store.producing import NewJob
 from jobqd.store.tracking import TrackedLink
@@ -479,9 +479,9 @@ def test_a_late_hash_with_a_second_zadd_leaves_no_trace(lab: Lab) -> None:
 # Errors
 
 
-@pytest.mark.parametrize("name", ["ready", "active", "scheduled", "held", "missing", "held:type:film"])
+@pytest.mark.parametrize("name", ["ready", "active", "scheduled", "held", "missing"])
 def test_a_key_of_a_wrong_type_stops_a_claim_before_it_writes(lab: Lab, name: str) -> None:
-    key = lab.keys.held_for("type:film") if ":" in name else getattr(lab.keys, name)
+    key = getattr(lab.keys, name)
     if name != "ready":
         lab.put("X", score=1)
         lab.put("film", "film", score=2)
@@ -495,6 +495,87 @@ def test_a_key_of_a_wrong_type_stops_a_claim_before_it_writes(lab: Lab, name: st
     lab.raw.delete(key)
     if name not in ("ready", "active"):
         assert lab.claim_ids(number=1) == ["X"]
+
+
+def test_a_foreign_key_in_place_of_a_held_set_costs_its_jobs_a_minute_and_others_nothing(lab: Lab) -> None:
+    key = lab.keys.held_for("type:film")
+    lab.raw.set(key, "foreign")
+    lab.put("film", "film", score=3.5, priority=9, held="type:song")
+    lab.put("mail", score=4)
+    claims = lab.claim()
+    assert ([job.id for job in claims.jobs], claims.foreign, claims.dropped) == (["mail"], [key], [])
+    assert (lab.where("film"), lab.raw.get(key)) == (["scheduled"], "foreign")
+    assert (lab.status("film"), lab.field("film", "priority"), lab.field("film", "held")) == ("scheduled", "3", None)
+    assert 55 < lab.raw.zscore(lab.keys.scheduled, "film") - lab.now() <= 60
+    lab.raw.delete(key)
+    lab.make_due("film")
+    lab.promote()
+    assert lab.claim_ids() == []
+    assert lab.where("film") == ["held:type:film"]
+    assert lab.claim_ids(types={"film": -1}) == ["film"]
+    assert lab.counters()["entered"] == 2
+
+
+def test_a_foreign_key_in_place_of_the_suspects_costs_nobody_else(lab: Lab) -> None:
+    key = lab.keys.held_for("suspect")
+    lab.raw.set(key, "foreign")
+    lab.put("suspect", score=1, crashes=5)
+    lab.put("mail", score=2)
+    claims = lab.claim(suspects=running.Suspects(2, 0))
+    assert ([job.id for job in claims.jobs], claims.foreign) == (["mail"], [key])
+    assert lab.where("suspect") == ["scheduled"]
+
+
+def test_many_jobs_without_a_held_set_do_not_bar_the_others(lab: Lab) -> None:
+    lab.raw.set(lab.keys.held_for("type:film"), "foreign")
+    for n in range(250):
+        lab.put(f"f{n:03}", "film", score=1)
+    lab.put("mail", score=2)
+    assert [lab.claim_ids() for _ in range(3)] == [[], [], ["mail"]]
+    assert lab.raw.zcard(lab.keys.scheduled) == 250
+
+
+def test_a_foreign_key_in_place_of_the_ids_without_a_hash_costs_nobody_else(lab: Lab) -> None:
+    key = lab.keys.held_for("missing")
+    lab.zadd("early", 1)
+    lab.claim()
+    lab.raw.set(key, "foreign")
+    lab.zadd("nohash", 1)
+    lab.zadd("late", 1)
+    lab.put("mail", score=2)
+    claims = lab.claim()
+    assert ([job.id for job in claims.jobs], claims.foreign) == (["mail"], [key])
+    assert lab.raw.zrange(lab.keys.scheduled, 0, -1) == ["late", "nohash"]
+    assert lab.raw.zcard(lab.keys.ready) == 0
+    for job_id in ("early", "late"):
+        lab.hset(job_id)
+    for job_id in ("nohash", "late"):
+        lab.make_due(job_id)
+    lab.raw.zadd(lab.keys.missing, {"early": 1})
+    assert lab.promote().dropped == [("nohash", "no hash")]
+    assert sorted(lab.claim_ids()) == ["early", "late"]
+    assert lab.raw.exists(lab.keys.missing) == 0
+
+
+def test_whoever_else_meets_a_foreign_key_in_place_of_the_ids_without_a_hash_goes_on(lab: Lab) -> None:
+    lab.zadd("X")
+    lab.claim()
+    lab.raw.set(lab.keys.held_for("missing"), "foreign")
+    lab.enqueue(NewJob("X", 5, {"type": "mail"}), NewJob("Y", 5, {"type": "mail"}))
+    assert lab.cancel("Y") == ["removed"]
+    lab.set("Z", status="queued", type="mail", _due_at=f"{lab.now():.6f}")
+    assert lab.walk() == [("Z", "restored")]
+    assert sorted(lab.claim_ids()) == ["X", "Z"]
+
+
+def test_a_foreign_held_set_that_still_stops_a_script_is_named(lab: Lab) -> None:
+    for reason in ("missing", "type:film"):
+        key = lab.keys.held_for(reason)
+        lab.raw.set(key, "foreign")
+        lab.raw.sadd(lab.keys.held, reason)
+        with pytest.raises(StoreError, match=f"{key} is a string, not a zset: RENAME or DEL what stands there"):
+            lab.run(repairing.tidy(lab.keys, reason, ["X"], dry=True))
+        lab.raw.delete(key)
 
 
 def test_a_user_who_may_not_read_jobs_drops_none(lab: Lab) -> None:

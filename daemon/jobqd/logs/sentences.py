@@ -126,6 +126,9 @@ SENTENCES = {
     "daemon.stopping": Sentence("stopping[: {reason}]"),
     "daemon.left_behind": Sentence("did not wait for what the application left running: {names}"),
     "daemon.stopped": Sentence("stopped", "after {duration}"),
+    "index.foreign": Sentence(
+        "{key} is not a sorted set: RENAME or DEL what stands there; jobs that belong there are tried again each minute"
+    ),
     "type.unhandled": Sentence("jobs of type {type} are held: no handler here is theirs[; is {meant} meant?]"),
     "redis.away": Sentence("{problem}[: {error}]; tried again until it does"),
     "redis.back": Sentence("Redis is back[ after {away}]", "away {duration}"),

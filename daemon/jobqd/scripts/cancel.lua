@@ -28,7 +28,11 @@ local now_text = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1
 
 -- Without effect; but from a script that has written, a full Redis takes the rest too.
 redis.call('SREM', held, '')
-for _, key in ipairs({ready, scheduled, missing, held .. ':missing'}) do redis.call('ZCARD', key) end
+for _, key in ipairs({ready, scheduled, missing}) do redis.call('ZCARD', key) end
+-- A key of another type in place of `held:missing` must not stop what needs it little.
+local late = held .. ':missing'
+local late_count = redis.pcall('ZCARD', late)
+local late_usable = type(late_count) == 'number' or not foreign(late_count)
 local replies, jobs = {}, {}
 for i = 6, #ARGV do
   local id = ARGV[i]
@@ -68,7 +72,7 @@ for _, job in ipairs(jobs) do
     redis.pcall('ZREM', held .. ':' .. job.reason, job.id)
     left[job.reason] = true
     -- `missing` last: an entry that `held:missing` alone still has would never be looked at again.
-    redis.call('ZREM', held .. ':missing', job.id)
+    if late_usable then redis.call('ZREM', late, job.id) end
     redis.call('ZREM', missing, job.id)
     if job.reborn then
       redis.pcall('LREM', dead, 0, job.id)

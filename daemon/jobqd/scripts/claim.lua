@@ -7,11 +7,12 @@
 --       12 max_payload: most bytes of the payload and the producer's own fields together (-1: no limit)
 --       13 max_result: most bytes of a checkpoint (-1: no limit)
 --       then pairs: type, how many more of it may run here (-1: no cap). A type not named has no handler here.
--- RETURNS  {now, more, {{id, fence, score, {field, value, ...}, excess}, ...}, {id, reason, ...}, {type, ...}}
+-- RETURNS  {now, more, {{id, fence, score, {field, value, ...}, excess}, ...}, {id, reason, ...}, {type, ...}, {key, ...}}
 --       more: 1 when the head was full of jobs put aside, or of large ones; call again. excess: 0, or {name, bytes} for a
 --       job that is not to run: a field of the daemon beyond its limit, or with the name '' payload and own fields beyond
 --       max_payload; such a job comes with small fields of the daemon only. The fourth names ready entries that were
---       dropped, and why; the last the types that were put aside because no handler here is theirs.
+--       dropped, and why; the fifth the types that were put aside because no handler here is theirs; the last the held sets
+--       in whose place a key of another type stands: what belongs there is in `scheduled` for a while.
 --
 -- Sending it again with the same number gives the same leases; an older number gives none (a late copy of a request).
 
@@ -24,6 +25,8 @@ local suspicion, suspect_room = tonumber(ARGV[10]), tonumber(ARGV[11])
 local max_payload, max_result = tonumber(ARGV[12]), tonumber(ARGV[13])
 
 local TERMINAL = {completed = true, failed = true, cancelled = true}
+-- Seconds after which a job whose held set cannot be had is looked at again, and an id without a hash.
+local FOREIGN_DELAY, PATIENCE = 60, 5
 -- The reply's bytes, and those that are read: beyond them the rest is for the next claim. A type is at most 128 characters.
 local REPLY_BYTES, READ_BYTES, TYPE_BYTES, FIELD_BYTES = 8388608, 67108864, 512, 4096
 -- Most bytes of a field of the daemon that is handed out. 0: nobody there reads it, so it stays behind, as does whatever
@@ -51,6 +54,15 @@ local function foreign(reply)
   if not reply.err then return false end
   if string.find(reply.err, 'WRONGTYPE', 1, true) then return true end
   error(reply.err)
+end
+
+-- Whether ids can be put into a held set: a key of another type there must not stop the jobs that need none.
+local foreign_keys = {}
+local function usable(key)
+  local reply = redis.pcall('ZCARD', key)
+  if type(reply) == 'number' or not foreign(reply) then return true end
+  foreign_keys[#foreign_keys + 1] = key
+  return false
 end
 
 -- A first write, even one without effect, lets the rest succeed when Redis is at maxmemory.
@@ -142,7 +154,7 @@ if type(last) == 'string' then
       end
     end
     redis.call('ZRANGE', ready, 0, 0)
-    return {now_text, 0, again, {}, {}}
+    return {now_text, 0, again, {}, {}, {}}
   end
 end
 
@@ -261,7 +273,7 @@ local function consider(source, id, score, leased)
     else
       -- An entry whose job has another type by now moves on, or it would bar the way of those behind it.
       if source.reason then source.drop[#source.drop + 1] = id end
-      if not asides[reason] then asides[reason] = redis.call('ZCARD', held .. ':' .. reason) end
+      if asides[reason] == nil then asides[reason] = usable(held .. ':' .. reason) end
       aside[#aside + 1] = {id = id, score = score, reason = reason, fields = fields, reborn = reborn}
     end
     return
@@ -295,9 +307,10 @@ while #taken < want and looked - #taken < aside_max and reply_bytes < REPLY_BYTE
 end
 local full = looked - #taken >= aside_max or reply_bytes >= REPLY_BYTES or read_bytes >= READ_BYTES
 local more = (#taken < want and full) and 1 or 0
+local missing_usable = false
 if #absent > 0 or has_missing then
   redis.call('ZCARD', missing)
-  redis.call('ZCARD', held .. ':missing')
+  missing_usable = usable(held .. ':missing')
 end
 
 -- 3. Write. A lease first, so that an id is never in no index.
@@ -350,13 +363,21 @@ for _, job in ipairs(taken) do
   if fields.held then redis.pcall('ZREM', held .. ':' .. fields.held, job.id) end
   redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"processing"}')
 end
-local strangers, unhandled = {}, {}
+local strangers, unhandled, unscheduled = {}, {}, {}
 for _, job in ipairs(aside) do
   local key = job_prefix .. job.id
-  local changes = {'status', 'queued', 'held', job.reason}
+  local changes
+  if asides[job.reason] then
+    changes = {'status', 'queued', 'held', job.reason}
+    redis.call('ZADD', held .. ':' .. job.reason, job.score, job.id)
+    redis.call('SADD', held, job.reason)
+    unscheduled[#unscheduled + 1] = job.id
+  else
+    changes = {'status', 'scheduled', 'priority', priority(job.score)}
+    redis.call('ZADD', scheduled, string.format('%.6f', now + FOREIGN_DELAY), job.id)
+    redis.call('HDEL', key, 'held')
+  end
   enter(job.fields, job.reborn, changes)
-  redis.call('ZADD', held .. ':' .. job.reason, job.score, job.id)
-  redis.call('SADD', held, job.reason)
   if job.reborn then forget(key, job.id) end
   if job.fields.held and job.fields.held ~= job.reason then redis.pcall('ZREM', held .. ':' .. job.fields.held, job.id) end
   redis.call('HSET', key, unpack(changes))
@@ -367,9 +388,13 @@ for _, job in ipairs(aside) do
   end
 end
 for _, job in ipairs(absent) do
-  redis.call('ZADD', missing, 'NX', now_text, job.id)
-  redis.call('ZADD', held .. ':missing', job.score, job.id)
-  redis.call('SADD', held, 'missing')
+  if missing_usable then
+    redis.call('ZADD', missing, 'NX', now_text, job.id)
+    redis.call('ZADD', held .. ':missing', job.score, job.id)
+    redis.call('SADD', held, 'missing')
+  else
+    redis.call('ZADD', scheduled, string.format('%.6f', now + PATIENCE), job.id)
+  end
 end
 for _, id in ipairs(running) do redis.call('HSET', job_prefix .. id, 'status', 'processing') end
 
@@ -381,14 +406,12 @@ if #taken_ids > 0 then
   redis.call('ZREM', scheduled, unpack(taken_ids))
   if has_missing then
     -- `missing` last: an entry that `held:missing` alone still has would never be looked at again.
-    redis.call('ZREM', held .. ':missing', unpack(taken_ids))
+    if missing_usable then redis.call('ZREM', held .. ':missing', unpack(taken_ids)) end
     redis.call('ZREM', missing, unpack(taken_ids))
   end
 end
 for i = 1, #unready, 500 do redis.call('ZREM', ready, unpack(unready, i, math.min(i + 499, #unready))) end
-if #aside > 0 then
-  for _, job in ipairs(aside) do redis.call('ZREM', scheduled, job.id) end
-end
+for _, id in ipairs(unscheduled) do redis.call('ZREM', scheduled, id) end
 for _, source in ipairs(sources) do
   if source.reason then
     for _, job in ipairs(taken) do
@@ -406,4 +429,4 @@ redis.call('ZRANGE', ready, 0, 0)
 
 local jobs = {}
 for i, job in ipairs(taken) do jobs[i] = job.out end
-return {now_text, more, jobs, reports, unhandled}
+return {now_text, more, jobs, reports, unhandled, foreign_keys}

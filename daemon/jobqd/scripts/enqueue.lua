@@ -16,6 +16,13 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local now_text = string.format('%.6f', now)
 
+-- A key of another type in a hash's place means that there is no job; any other error stops the script before it writes.
+local function foreign(reply)
+  if not reply.err then return false end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return true end
+  error(reply.err)
+end
+
 local function finite(text)
   local value = tonumber(text)
   return value and value == value and value > -1e300 and value < 1e300
@@ -56,7 +63,10 @@ while at <= #ARGV do
 end
 local waiting = redis.call('ZCARD', ready)
 redis.call('ZCARD', scheduled)
-redis.call('ZCARD', held .. ':missing')
+-- A key of another type in place of `held:missing` must not stop what needs it little.
+local late = held .. ':missing'
+local late_count = redis.pcall('ZCARD', late)
+local late_usable = type(late_count) == 'number' or not foreign(late_count)
 local has_missing = redis.call('ZCARD', missing) > 0
 if #jobs > 0 and waiting + #jobs > max_ready then return {'full', waiting} end
 
@@ -114,7 +124,7 @@ for _, job in ipairs(jobs) do
     redis.call('ZADD', ready, score(job), job.id)
   end
   if has_missing then
-    redis.call('ZREM', held .. ':missing', job.id)
+    if late_usable then redis.call('ZREM', late, job.id) end
     redis.call('ZREM', missing, job.id)
   end
 end

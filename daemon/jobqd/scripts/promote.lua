@@ -24,7 +24,10 @@ local now_text = string.format('%.6f', now)
 
 -- 1. Read.
 redis.call('ZCARD', ready)
-redis.call('ZCARD', held .. ':missing')
+-- A key of another type in place of `held:missing` must not stop what needs it little.
+local late = held .. ':missing'
+local late_count = redis.pcall('ZCARD', late)
+local late_usable = type(late_count) == 'number' or not foreign(late_count)
 local due = redis.call('ZRANGEBYSCORE', scheduled, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
 local moves, gone, dropped = {}, {}, {}
 for i = 1, #due, 2 do
@@ -76,19 +79,20 @@ for i = 1, #waiting, 2 do
   local id, since = waiting[i], tonumber(waiting[i + 1])
   local exists = redis.call('EXISTS', job_prefix .. id) == 1
   if exists or now - since > patience then
-    local old = redis.call('ZSCORE', held .. ':missing', id)
+    -- Whoever put another key there took the score with it.
+    local old = not late_usable and score('') or redis.call('ZSCORE', late, id)
     if exists and old and not redis.call('ZSCORE', active, id) then
       redis.call('ZADD', ready, 'NX', old, id)
     elseif not exists then
       dropped[#dropped + 1] = id
       dropped[#dropped + 1] = 'no hash'
     end
-    redis.call('ZREM', held .. ':missing', id)
+    if late_usable then redis.call('ZREM', late, id) end
     redis.call('ZREM', missing, id)
     settled = settled + 1
   end
 end
-if #waiting > 0 and redis.call('EXISTS', held .. ':missing') == 0 then redis.call('SREM', held, 'missing') end
+if #waiting > 0 and redis.call('EXISTS', late) == 0 then redis.call('SREM', held, 'missing') end
 if entered > 0 then redis.pcall('HINCRBY', counters, 'entered', entered) end
 if #dropped > 0 then redis.pcall('HINCRBY', counters, 'dropped', #dropped / 2) end
 

@@ -18,6 +18,13 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local now_text = string.format('%.6f', now)
 local reports, entered = {}, 0
 
+-- A key of another type in a hash's place means that there is no job; any other error stops the script before it writes.
+local function foreign(reply)
+  if not reply.err then return false end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return true end
+  error(reply.err)
+end
+
 local function report(id, what)
   reports[#reports + 1] = id
   reports[#reports + 1] = what
@@ -36,6 +43,11 @@ local function created(text)
   return value
 end
 
+-- A key of another type in place of `held:missing` must not stop what needs it little.
+local late = held .. ':missing'
+local late_count = redis.pcall('ZCARD', late)
+local late_usable = type(late_count) == 'number' or not foreign(late_count)
+
 local function where(id, reason)
   if redis.call('ZSCORE', ready, id) then return 'ready' end
   if redis.call('ZSCORE', active, id) then return 'active' end
@@ -44,7 +56,7 @@ local function where(id, reason)
     local score = redis.pcall('ZSCORE', held .. ':' .. reason, id)
     if type(score) == 'string' then return 'held' end
   end
-  if redis.call('ZSCORE', held .. ':missing', id) then return 'held' end
+  if late_usable and redis.call('ZSCORE', late, id) then return 'held' end
   return nil
 end
 
@@ -99,7 +111,7 @@ local function look(key, id)
   end
 end
 
-for _, key in ipairs({ready, active, scheduled, held .. ':missing'}) do redis.call('ZCARD', key) end
+for _, key in ipairs({ready, active, scheduled}) do redis.call('ZCARD', key) end
 redis.call('LLEN', dead)
 local page = redis.call('SCAN', cursor, 'MATCH', pattern, 'COUNT', count, 'TYPE', 'hash')
 for _, key in ipairs(page[2]) do look(key, string.sub(key, #job_prefix + 1)) end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, Generic, TypeVar
 
 from jobqd.keys import BASE_KINDS
@@ -11,6 +12,10 @@ from jobqd.scripts import Script
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
+HELD = 3
+"""Where the set of reasons stands in a script's keys."""
+REASONS = 50
+"""Of so many of them the held set is looked at: a broken producer may name a new type with each job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,17 @@ class Call(Generic[T]):
         return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.args)
 
 
+def indexes(keys: Sequence[str], reasons: Sequence[str]) -> list[str]:
+    """Return the keys of a script that may be of a wrong type: the common ones, and the held sets of these reasons."""
+    common = list(keys[: len(BASE_KINDS)])
+    return [*common, *(f"{common[HELD]}:{reason}" for reason in dict.fromkeys(("missing", *reasons)))]
+
+
 def misplaced(keys: Sequence[str], kinds: Sequence[str]) -> str:
-    """Return which of a script's keys are not of the type they must be, by what TYPE said of each; empty for none."""
+    """Return which of `indexes` are not of the type they must be, by what TYPE said of each; empty for none."""
     wrong = [
         f"{key} is a {kind}, not a {expected}"
-        for key, kind, expected in zip(keys, kinds, BASE_KINDS, strict=False)
+        for key, kind, expected in zip(keys, kinds, chain(BASE_KINDS, repeat("zset")), strict=False)
         if kind not in (expected, "none")
     ]
     return f"{', '.join(wrong)}: RENAME or DEL what stands there" if wrong else ""

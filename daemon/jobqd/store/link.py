@@ -15,8 +15,7 @@ from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.connection import AbstractConnection as SyncConnection
 
 from jobqd.errors import StoreError, StoreFault
-from jobqd.keys import BASE_KINDS
-from jobqd.store.call import Argument, Call, misplaced
+from jobqd.store.call import HELD, REASONS, Argument, Call, indexes, misplaced
 from jobqd.store.connect import REPLY_TIMEOUT, Target
 from jobqd.store.faults import RAISED, elsewhere, late, no_script, store_error, unusable
 from jobqd.store.wire import peer, send
@@ -122,10 +121,15 @@ class Link:
         if error.fault is not StoreFault.WRONGTYPE:
             return error
         try:
-            kinds = [await self._answer(("TYPE", key)) for key in call.keys[: len(BASE_KINDS)]]
+            reasons = await self._answer(("SRANDMEMBER", call.keys[HELD], REASONS))
+        except StoreError:
+            reasons = []
+        keys = indexes(call.keys, reasons)
+        try:
+            kinds = [await self._answer(("TYPE", key)) for key in keys]
         except StoreError:
             return error
-        return StoreError(error.fault, misplaced(call.keys, kinds) or str(error))
+        return StoreError(error.fault, misplaced(keys, kinds) or str(error))
 
     async def command(self, *command: Argument) -> Any:
         """Run one command and return its reply. Raises StoreError."""
@@ -239,10 +243,15 @@ class SyncLink:
         if error.fault is not StoreFault.WRONGTYPE:
             return error
         try:
-            kinds = [self._answer(("TYPE", key)) for key in call.keys[: len(BASE_KINDS)]]
+            reasons = self._answer(("SRANDMEMBER", call.keys[HELD], REASONS))
+        except StoreError:
+            reasons = []
+        keys = indexes(call.keys, reasons)
+        try:
+            kinds = [self._answer(("TYPE", key)) for key in keys]
         except StoreError:
             return error
-        return StoreError(error.fault, misplaced(call.keys, kinds) or str(error))
+        return StoreError(error.fault, misplaced(keys, kinds) or str(error))
 
     def command(self, *command: Argument) -> Any:
         """Run one command and return its reply. Raises StoreError."""

@@ -35,6 +35,8 @@ class Claims:
     dropped: list[tuple[str, str]]
     unhandled: list[str]
     """Types of jobs put aside because no handler here is theirs."""
+    foreign: list[str]
+    """Held sets in whose place a key of another type stands; jobs that belong there are tried again in a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def _claims(sizes: Sizes, reply: Any) -> Claims:
         fields = mapping(flat)
         unfit = _too_large(excess[0], excess[1], sizes) if excess else _no_type(fields.get("type", ""))
         jobs.append(Claimed(job_id, fence, float(score), now, fields, unfit))
-    return Claims(jobs, bool(reply[1]), pairs(reply[3]), list(reply[4]))
+    return Claims(jobs, bool(reply[1]), pairs(reply[3]), list(reply[4]), list(reply[5]))
 
 
 def _too_large(name: str, size: int, sizes: Sizes) -> str:
