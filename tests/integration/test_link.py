@@ -70,10 +70,10 @@ async def test_calls_wait_for_each_other(link: Link) -> None:
 
 async def test_an_unknown_script_is_sent_by_its_source(link: Link, raw: redis.asyncio.Redis, keys: Keys) -> None:
     await raw.script_flush()
-    await link.run(running.promote(keys))
+    await link.run(running.promote(keys, max_age=86400.0))
     assert await raw.script_exists(script("promote").sha) == [True]
     await raw.script_flush()
-    await link.run(running.promote(keys))
+    await link.run(running.promote(keys, max_age=86400.0))
     assert link.generation == 1
 
 

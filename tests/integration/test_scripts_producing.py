@@ -99,7 +99,7 @@ def test_a_hash_of_the_applications_own_refuses_the_call_with_nothing_written(la
 
 def test_a_time_long_past_does_not_make_a_new_job_too_old(lab: Lab) -> None:
     lab.enqueue(NewJob("X", 5, {"type": "film"}, at=lab.now() - 90 * DAY))
-    lab.run(running.promote(lab.keys))
+    lab.run(running.promote(lab.keys, max_age=DAY))
     assert abs(float(lab.job("X")["_due_at"]) - lab.now()) < 5
 
 
@@ -155,6 +155,12 @@ def test_an_index_of_a_wrong_type_refuses_the_call_with_nothing_written(lab: Lab
         lab.enqueue(new("A"), new("B", delay=5.0))
     assert error.value.fault is StoreFault.WRONGTYPE
     assert lab.snapshot() == before
+
+
+def test_a_delay_beyond_all_times_is_not_read_as_milliseconds(lab: Lab) -> None:
+    lab.enqueue(new("A", delay=1e12), new("B", at=1.9e12))
+    assert lab.promote().corrected == [("B", "milliseconds")]
+    assert lab.raw.zrange(lab.keys.scheduled, 0, -1, withscores=True) == [("B", 1.9e9), ("A", 1e11)]
 
 
 @pytest.mark.parametrize("due", [float("nan"), float("inf")])

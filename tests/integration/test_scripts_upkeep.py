@@ -121,14 +121,68 @@ def test_nothing_due_says_so(lab: Lab) -> None:
     assert lab.promote().next_due is None
 
 
-def test_a_job_is_first_due_at_its_scheduled_time(lab: Lab) -> None:
+@pytest.mark.parametrize("age", [0.0, 29 * DAY])
+def test_a_job_is_first_due_at_its_scheduled_time(lab: Lab, age: float) -> None:
+    due = f"{lab.now() - age:.6f}"
     lab.enqueue(NewJob("X", 5, {"type": "mail"}, delay=1000))
-    lab.make_due("X")
+    lab.raw.zadd(lab.keys.scheduled, {"X": due})
     lab.promote()
-    assert lab.field("X", "_due_at") == "1000"
+    assert lab.field("X", "_due_at") == due
     assert lab.counters()["entered"] == 1
     lab.claim(max_age=1e12)
     assert lab.counters()["entered"] == 1
+
+
+@pytest.mark.parametrize("score", ["0", "-inf", "-5", "1", "1e9"])
+def test_a_raw_delay_that_was_long_over_does_not_make_a_new_job_too_old(lab: Lab, score: str) -> None:
+    lab.hset("X", status="scheduled")
+    lab.raw.execute_command("ZADD", lab.keys.scheduled, score, "X")
+    lab.promote()
+    assert abs(float(lab.job("X")["_due_at"]) - lab.now()) < 5
+    claimed = lab.claim_one()
+    assert claimed.claimed_at - float(claimed.fields["_due_at"]) < 5
+
+
+def test_a_time_in_milliseconds_is_read_as_such(lab: Lab) -> None:
+    now = lab.now()
+    for job_id, due in (("past", now - 60), ("future", now + 60)):
+        lab.hset(job_id, status="scheduled")
+        lab.raw.zadd(lab.keys.scheduled, {job_id: round(due * 1000)})
+    promotion = lab.promote()
+    assert promotion.corrected == [("past", "milliseconds"), ("future", "milliseconds")]
+    assert (promotion.moved, promotion.next_due) == (0, 0.0)
+    promotion = lab.promote()
+    assert (promotion.moved, promotion.corrected) == (1, [])
+    assert 50 < (promotion.next_due or 0) <= 60
+    assert (lab.where("past"), lab.where("future"), lab.status("future")) == (["ready"], ["scheduled"], "scheduled")
+    assert abs(lab.raw.zscore(lab.keys.scheduled, "future") - now - 60) < 0.01
+
+
+@pytest.mark.parametrize("score", ["inf", "1e308", "1.1e14"])
+def test_a_time_that_never_comes_is_told_once_and_kept_in_bounds(lab: Lab, score: str) -> None:
+    lab.hset("X", status="scheduled")
+    lab.raw.execute_command("ZADD", lab.keys.scheduled, score, "X")
+    assert lab.promote().corrected == [("X", "never")]
+    assert lab.raw.zscore(lab.keys.scheduled, "X") == 1e11
+    assert lab.promote().corrected == []
+    assert lab.where("X") == ["scheduled"]
+
+
+def test_what_is_due_at_no_time_and_is_no_job_is_dropped(lab: Lab) -> None:
+    lab.end(lab.leased("done"))
+    lab.raw.zadd(lab.keys.scheduled, {"nothing": 1e300, "done": 1e300})
+    promotion = lab.promote()
+    assert (promotion.dropped, promotion.corrected) == ([("nothing", "no hash")], [])
+    assert lab.raw.exists(lab.keys.scheduled) == 0
+
+
+async def test_times_in_milliseconds_make_one_line(lab: Lab, link: Link) -> None:
+    log = RecordingLog()
+    for n in range(3):
+        lab.hset(f"j{n}")
+        lab.raw.zadd(lab.keys.scheduled, {f"j{n}": 1.8e12 + n})
+    await Promoter(link, lab.keys, log, max_age=DAY).run_once()
+    assert log.of("schedule.milliseconds") == [{"count": 3, "first": "j0"}]
 
 
 def test_a_retry_keeps_the_time_it_was_first_due(lab: Lab) -> None:
@@ -220,7 +274,7 @@ def test_many_ids_without_a_hash_do_not_bar_one_whose_hash_came_late(lab: Lab) -
 
 async def test_many_ids_to_be_given_up_are_done_without_a_pause(lab: Lab, link: Link) -> None:
     lab.raw.zadd(lab.keys.missing, {f"none-{number}": 1000 for number in range(350)})
-    promoter = Promoter(link, lab.keys, RecordingLog())
+    promoter = Promoter(link, lab.keys, RecordingLog(), max_age=DAY)
     assert [await promoter.run_once() for _ in range(3)] == [0.0, 0.0, 1.0]
     assert lab.raw.exists(lab.keys.missing) == 0
 

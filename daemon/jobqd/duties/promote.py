@@ -15,17 +15,23 @@ _MANY_SETTLED = 100
 class Promoter:
     """One pass moves what is due and tells when to come again."""
 
-    def __init__(self, link: Link, keys: Keys, log: Any, *, every: float = 1.0) -> None:
+    def __init__(self, link: Link, keys: Keys, log: Any, *, max_age: float, every: float = 1.0) -> None:
         self._link = link
         self._keys = keys
         self._log = log
+        self.max_age = max_age
         self._every = every
 
     async def run_once(self) -> float:
         """Promote; returns seconds until the next pass is worth making. Raises StoreError."""
-        promotion = await self._link.run(running.promote(self._keys, limit=_LIMIT))
+        promotion = await self._link.run(running.promote(self._keys, max_age=self.max_age, limit=_LIMIT))
         for job_id, reason in promotion.dropped:
             self._log.warning("job.dropped", job_id=job_id, reason=reason)
+        for what in ("milliseconds", "never"):
+            # One line for all of them: a broken producer may cause any number.
+            ids = [job_id for job_id, found in promotion.corrected if found == what]
+            if ids:
+                self._log.warning(f"schedule.{what}", count=len(ids), first=ids[0])
         if promotion.moved >= _LIMIT or promotion.settled >= _MANY_SETTLED:
             return 0.0
         return self._every if promotion.next_due is None else min(self._every, promotion.next_due)

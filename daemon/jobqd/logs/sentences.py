@@ -126,6 +126,12 @@ SENTENCES = {
     "daemon.stopping": Sentence("stopping[: {reason}]"),
     "daemon.left_behind": Sentence("did not wait for what the application left running: {names}"),
     "daemon.stopped": Sentence("stopped", "after {duration}"),
+    "schedule.milliseconds": Sentence(
+        "{count} delayed jobs were due at a time in milliseconds; read as such (write seconds; the first was {first})"
+    ),
+    "schedule.never": Sentence(
+        "{count} delayed jobs were due at no time that will come; due in the year 5138 now (the first was {first})"
+    ),
     "index.foreign": Sentence(
         "{key} is not a sorted set: RENAME or DEL what stands there; jobs that belong there are tried again each minute"
     ),

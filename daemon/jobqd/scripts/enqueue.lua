@@ -116,7 +116,8 @@ for _, job in ipairs(jobs) do
   end
   if delayed then
     local due = tonumber(job.due)
-    if job.when == 'delay' then due = now + due end
+    -- Above that promote reads a time as milliseconds.
+    if job.when == 'delay' then due = math.min(now + due, 100000000000) end
     -- The age of a job counts from when it was due: a time long past must not make a new one too old.
     due = math.max(due, now)
     redis.call('ZADD', scheduled, string.format('%.6f', due), job.id)

@@ -1,13 +1,18 @@
--- promote: move jobs that are due into `ready`, and look again at ids whose hash was not there yet.
+-- promote: move jobs that are due into `ready`, put right what is due at no time in seconds, and look again at ids whose
+-- hash was not there yet.
 --
 -- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  8 counters (the rest as in claim)
--- ARGV  1 job key prefix  2 progress channel prefix  3 how many at most  4 seconds an id may wait for its hash
+-- ARGV  1 job key prefix  2 progress channel prefix  3 how many at most  4 seconds an id may wait for its hash  5 max_age (s)
 -- RETURNS  {moved, milliseconds until the next is due (-1: none), {id, reason, ...} that were dropped,
---       how many ids no longer wait for their hash}
+--       how many ids no longer wait for their hash, {id, what, ...} that were due at no time in seconds}
+--       what: milliseconds (due at a thousandth of it now) | never (due at the latest time there is now)
 
 local ready, active, scheduled, held, missing, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8]
 local job_prefix, channel_prefix, limit, patience = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local max_age = tonumber(ARGV[5])
 local WAITING = 100
+-- The year 5138. Above it a time is in milliseconds, as in `created_at`; and above this time in milliseconds it is none.
+local LATEST = 100000000000
 local TERMINAL = {completed = true, failed = true, cancelled = true}
 
 -- A key of another type in a hash's place means that there is no job; any other error stops the script before it writes.
@@ -29,9 +34,11 @@ local late = held .. ':missing'
 local late_count = redis.pcall('ZCARD', late)
 local late_usable = type(late_count) == 'number' or not foreign(late_count)
 local due = redis.call('ZRANGEBYSCORE', scheduled, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, limit)
-local moves, gone, dropped = {}, {}, {}
+local late_due = redis.call('ZRANGEBYSCORE', scheduled, '(' .. string.format('%.0f', LATEST), '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
+for _, entry in ipairs(late_due) do due[#due + 1] = entry end
+local moves, gone, dropped, corrections = {}, {}, {}, {}
 for i = 1, #due, 2 do
-  local id = due[i]
+  local id, at = due[i], tonumber(due[i + 1])
   local h = redis.pcall('HMGET', job_prefix .. id, 'status', 'finished_at', 'priority', '_due_at', 'type')
   local bad = foreign(h)
   if bad or (not h[1] and not h[5] and redis.call('EXISTS', job_prefix .. id) == 0) then
@@ -40,8 +47,13 @@ for i = 1, #due, 2 do
     dropped[#dropped + 1] = bad and 'not a hash' or 'no hash'
   elseif (h[2] and TERMINAL[h[1]]) or redis.call('ZSCORE', active, id) then
     gone[#gone + 1] = id
+  elseif at > LATEST then
+    corrections[#corrections + 1] = id
+    corrections[#corrections + 1] = at <= LATEST * 1000 and at / 1000 or LATEST
   else
-    moves[#moves + 1] = {id = id, due = due[i + 1], priority = h[3], entered = tonumber(h[4] or '')}
+    -- The age of a job counts from when it was due: a time long past must not make one too old that nobody has seen.
+    if at < now - max_age then at = now end
+    moves[#moves + 1] = {id = id, due = string.format('%.6f', at), priority = h[3], entered = tonumber(h[4] or '')}
   end
 end
 -- The newest too: a broken producer's many ids without a hash must not bar those whose hash is late.
@@ -74,6 +86,11 @@ for _, job in ipairs(moves) do
   redis.pcall('PUBLISH', channel_prefix .. job.id, '{"status":"queued"}')
 end
 if #gone > 0 then redis.call('ZREM', scheduled, unpack(gone)) end
+for i = 1, #corrections, 2 do
+  local at = corrections[i + 1]
+  redis.call('ZADD', scheduled, string.format('%.6f', at), corrections[i])
+  corrections[i + 1] = at < LATEST and 'milliseconds' or 'never'
+end
 
 for i = 1, #waiting, 2 do
   local id, since = waiting[i], tonumber(waiting[i + 1])
@@ -99,4 +116,4 @@ if #dropped > 0 then redis.pcall('HINCRBY', counters, 'dropped', #dropped / 2) e
 local next_due = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
 local wait = -1
 if next_due[2] then wait = math.max(0, math.ceil((tonumber(next_due[2]) - now) * 1000)) end
-return {#moves, math.min(wait, 3600000), dropped, settled}
+return {#moves, math.min(wait, 3600000), dropped, settled, corrections}

@@ -167,23 +167,26 @@ def _lapses(reply: Any) -> Lapses:
 class Promotion:
     """How many jobs became ready, seconds until the next is due (None: none), and ids dropped with the reason.
 
-    `settled`: how many ids no longer wait for their hash.
+    `settled`: how many ids no longer wait for their hash. `corrected`: ids that were due at no time in seconds, with
+    "milliseconds" if they were due at one in those, else "never".
     """
 
     moved: int
     next_due: float | None
     dropped: list[tuple[str, str]]
     settled: int
+    corrected: list[tuple[str, str]]
 
 
-def promote(keys: Keys, *, limit: int = 200) -> Call[Promotion]:
-    """Move up to `limit` due jobs into the ready set."""
-    args: list[Argument] = [keys.job_prefix, keys.progress_prefix, limit, _PATIENCE]
+def promote(keys: Keys, *, max_age: float, limit: int = 200) -> Call[Promotion]:
+    """Move up to `limit` due jobs into the ready set; the age of one due longer than `max_age` ago begins now."""
+    args: list[Argument] = [keys.job_prefix, keys.progress_prefix, limit, _PATIENCE, max_age]
     return Call(script("promote"), keys.base, args, _promotion)
 
 
 def _promotion(reply: Any) -> Promotion:
-    return Promotion(int(reply[0]), None if reply[1] < 0 else reply[1] / 1000, pairs(reply[2]), int(reply[3]))
+    next_due = None if reply[1] < 0 else reply[1] / 1000
+    return Promotion(int(reply[0]), next_due, pairs(reply[2]), int(reply[3]), pairs(reply[4]))
 
 
 @dataclass(frozen=True, slots=True)
