@@ -26,6 +26,32 @@ def test_only_leases_that_ran_out_are_listed(lab: Lab) -> None:
     assert lab.where("B") == ["active"]
 
 
+@pytest.mark.parametrize("score", ["+inf", "1e300", "1.8e12", "2 days"])
+def test_a_lease_longer_than_any_daemons_has_lapsed(lab: Lab, score: str) -> None:
+    for name in ("A", "B"):
+        lab.leased(name)
+    score = str(lab.now() + 2 * DAY) if score == "2 days" else score
+    lab.raw.execute_command("ZADD", lab.keys.active, score, "A")
+    found = lab.lapsed()
+    assert [lapse.job.id for lapse in found] == ["A"]
+    assert lab.settle(*lapse_orders(found)) == ["ok"]
+    assert (lab.where("A"), lab.field("A", "crashes"), lab.where("B")) == (["ready"], "1", ["active"])
+
+
+def test_a_lease_of_an_hour_has_not_lapsed(lab: Lab) -> None:
+    lab.put("X")
+    lab.claim(lease=3600.0)
+    assert lab.lapsed() == []
+
+
+def test_no_more_leases_are_listed_than_were_asked_for(lab: Lab) -> None:
+    for name in "ABCD":
+        lab.leased(name)
+    lab.raw.zadd(lab.keys.active, {"A": 1, "B": 2, "C": 1e300, "D": 1e300})
+    for limit, expected in ((1, ["A"]), (3, ["A", "B", "C"])):
+        assert [lapse.job.id for lapse in lab.lapsed(limit=limit)] == expected
+
+
 def test_a_lapse_brings_what_decides_its_fate(lab: Lab) -> None:
     fields = {"attempts": "3", "crashes": "2", "interruptions": "1", "max_attempts": "9", "timeout": "5"}
     lab.leased("X", **fields, traceback="long")

@@ -1,4 +1,5 @@
--- lapsed: list leases that ran out, or those of one dead worker, for the caller to decide; clear away leftovers.
+-- lapsed: list leases that ran out, or are longer than any daemon's, or those of one dead worker, for the caller to decide;
+-- clear away leftovers.
 --
 -- KEYS  1 ready  2 active  8 counters (the rest as in claim)
 -- ARGV  1 job key prefix  2 '' (by time) or the dead worker's id  3 ZSCAN cursor (by worker only)  4 how many ids to look at
@@ -11,6 +12,9 @@ local job_prefix, dead_worker, cursor, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4
 local TERMINAL = {completed = true, failed = true, cancelled = true}
 local FIELDS = {'worker', 'fence', 'status', 'finished_at', 'type', 'attempts', 'crashes', 'interruptions',
   'max_attempts', 'timeout', '_due_at'}
+
+-- Seconds: no lease is longer. settle.lua has the same.
+local LEASE_MAX = 86400
 
 local function integer(text)
   if text and #text <= 15 and string.find(text, '^%d+$') then return tonumber(text) end
@@ -31,6 +35,10 @@ local now = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 100000
 local ids, following = {}, '0'
 if dead_worker == '' then
   ids = redis.call('ZRANGEBYSCORE', active, '-inf', '(' .. now, 'LIMIT', 0, limit)
+  -- Such a one was written by somebody else, or before the clock of Redis was set back: it would never run out.
+  local longest = string.format('(%.6f', tonumber(now) + LEASE_MAX)
+  local rest = redis.call('ZRANGEBYSCORE', active, longest, '+inf', 'LIMIT', 0, limit - #ids)
+  for _, id in ipairs(rest) do ids[#ids + 1] = id end
 else
   -- Not by rank: others renew their leases meanwhile, which moves what was not looked at yet among what was.
   local page = redis.call('ZSCAN', active, cursor, 'COUNT', limit)

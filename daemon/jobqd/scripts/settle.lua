@@ -4,8 +4,8 @@
 -- ARGV  1 job key prefix  2 progress channel prefix  3 dead_max  4 TTL (s) of an id trimmed from the dead letters
 --       5 how many ended ids `finished` keeps  6 '' or Redis's clock when lapsed leases were found, then for each run:
 --       id, worker, fence, guard, to, charge, delay (s), ttl (s), result, error, error_type, traceback, history
---       guard    run: the owner itself.  lapse: only if the lease has run out, and had when it was found.  dead: its daemon
---                is known to be dead.
+--       guard    run: the owner itself.  lapse: only if the lease has run out, and had when it was found, or is longer than
+--                any daemon's.  dead: its daemon is known to be dead.
 --       to       completed | dead | ready | retrying | scheduled
 --       charge   the field raised by one: attempts | crashes | interruptions | '' (none)
 --       history  '' or a JSON object to be kept in `_history`, to which the time is added
@@ -18,6 +18,8 @@ local job_prefix, channel_prefix, dead_ids = ARGV[1], ARGV[2], dead .. ':ids'
 local dead_max, trimmed_ttl, finished_max = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 
 local STRIDE, FIRST = 13, 7
+-- Seconds: no lease is longer. lapsed.lua has the same.
+local LEASE_MAX = 86400
 local HISTORY_LINES, HISTORY_BYTES = 10, 20000
 local TERMINAL = {completed = true, failed = true, cancelled = true}
 local STATUS = {completed = 'completed', dead = 'failed', ready = 'queued', retrying = 'retrying', scheduled = 'scheduled'}
@@ -47,7 +49,8 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local now_text = string.format('%.6f', now)
 -- A clock that jumps, or a fail-over to one that is ahead, must not make a lease lapse after it was judged.
-local lapsed_by = math.min(now, tonumber(ARGV[6]) or now)
+local found_at = tonumber(ARGV[6]) or now
+local lapsed_by, too_long = math.min(now, found_at), math.max(now, found_at) + LEASE_MAX
 
 -- 1. Read and judge the whole batch; the indexes are of the right type, or this stops before any write.
 redis.call('ZCARD', ready)
@@ -71,7 +74,7 @@ local function judge(run, lease)
         run.leftover = true
         return status == 'cancelled' and status or 'already'
       end
-      if run.guard == 'lapse' and tonumber(lease) >= lapsed_by then return 'renewed' end
+      if run.guard == 'lapse' and tonumber(lease) >= lapsed_by and tonumber(lease) <= too_long then return 'renewed' end
       -- An error cut this very settle short after it was recorded: finish it, charge it once.
       if h[10] == run.mark then run.charge, run.history = '', '' end
       return 'ok'
