@@ -62,6 +62,17 @@ def test_a_lapse_brings_what_decides_its_fate(lab: Lab) -> None:
     assert float(job.fields["_due_at"]) > 0
 
 
+@pytest.mark.parametrize("name", ["worker", "type", "timeout", "_due_at", "crashes"])
+def test_what_a_producer_made_large_is_not_sent_with_a_lapse(lab: Lab, name: str) -> None:
+    lab.leased("X")
+    lab.set("X", **{name: "1" * 5000})
+    lab.lapse("X")
+    found = lab.lapsed()
+    assert (name in found[0].job.fields, found[0].job.fence) == (False, 1)
+    assert lab.settle(*lapse_orders(found)) == ["ok"]
+    assert lab.where("X") == ["ready"]
+
+
 def test_a_dead_daemons_jobs_are_listed_and_no_others(lab: Lab) -> None:
     for n in range(6):
         lab.leased(f"j{n}", f"w{n % 2}")

@@ -5,7 +5,7 @@
 -- ARGV  1 job key prefix  2 '' (by time) or the dead worker's id  3 ZSCAN cursor (by worker only)  4 how many ids to look at
 -- RETURNS  {now, next cursor, {{id, worker, fence, {field, value, ...}}, ...}}
 --
--- Writes only to drop an active id that has no hash or has ended: both can be repeated at will.
+-- Writes only to drop an active id that has no hash or has ended, and what cannot be a worker's id: all can be repeated at will.
 
 local active, counters = KEYS[2], KEYS[8]
 local job_prefix, dead_worker, cursor, limit = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -15,6 +15,8 @@ local FIELDS = {'worker', 'fence', 'status', 'finished_at', 'type', 'attempts', 
 
 -- Seconds: no lease is longer. settle.lua has the same.
 local LEASE_MAX = 86400
+-- What a producer made longer is not sent: a reply that is too large for the link never arrives, however often it is asked for.
+local FIELD_BYTES = 4096
 
 local function integer(text)
   if text and #text <= 15 and string.find(text, '^%d+$') then return tonumber(text) end
@@ -56,8 +58,12 @@ for _, id in ipairs(ids) do
   else
     if dead_worker == '' or h[1] == dead_worker then
       local flat = {}
+      if h[1] and #h[1] > FIELD_BYTES then
+        redis.call('HDEL', job_prefix .. id, 'worker')
+        h[1] = nil
+      end
       for i, name in ipairs(FIELDS) do
-        if h[i] then
+        if h[i] and #h[i] <= FIELD_BYTES then
           flat[#flat + 1] = name
           flat[#flat + 1] = h[i]
         end
