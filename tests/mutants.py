@@ -144,7 +144,7 @@ MUTANTS = [
            "claim", "test_the_field_priority_follows_the_score"),
     Mutant("claim", "counter entered", "if entered > 0 then redis.pcall('HINCRBY', counters, 'entered', entered) end\n", "",
            "claim", "test_entered_is_counted_once_for_each_enqueue"),
-    Mutant("claim", "entered once", "if reborn or not tonumber(fields._due_at or '') then", "if true then",
+    Mutant("claim", "entered once", "  if not job.due then\n", "  if true then\n",
            "claim", "test_entered_is_counted_once_for_each_enqueue"),
     Mutant("claim", "first ZREM for maxmemory", FIRST_ZREM, "", "settle", MAXMEMORY),
     Mutant("claim", "last read for the tracking",
@@ -191,8 +191,22 @@ MUTANTS = [
            "unfit", "test_a_checkpoint_has_the_limit_of_a_result"),
     Mutant("claim", "fields of an older job convict nobody", "reborn and REBORN_LIMITS or LIMITS", "LIMITS",
            "unfit", "test_what_an_older_job_of_the_id_left_behind_convicts_nobody"),
-    Mutant("claim", "the due time of an older job", "not reborn and fields._due_at\n", "fields._due_at\n",
-           "claim", "test_an_ended_id_queued_again_without_del_begins_anew"),
+    *(
+        Mutant(script, "a forged due time", old, new, "upkeep", "test_a_forged_due_time_upsets_no_count")
+        for script, old, new in (
+            ("claim", "not reborn and entered_at(fields._due_at)", "not reborn and tonumber(fields._due_at or '')"),
+            ("promote", "entered = entered_at(h[4])", "entered = tonumber(h[4] or '')"),
+            ("cancel", "entered = not h[2] and entered_at(h[3])", "entered = not h[2] and tonumber(h[3] or '')"),
+            ("walk", "not reborn and entered_at(h[5])", "not reborn and tonumber(h[5] or '')"),
+            *(
+                (script, "string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400", condition)
+                for script in ("claim", "promote", "cancel", "walk")
+                for condition in ("string.find(text, '^%d+%.%d%d%d%d%d%d$')", "tonumber(text) or tonumber(text) > now + 86400")
+            ),
+        )
+    ),
+    Mutant("repair", "a forged due time", "if entered_at(h[5]) and not", "if tonumber(h[5] or '') and not",
+           "repair", "test_a_forged_due_time_proves_no_enqueue"),
     Mutant("claim", "a type that is too long is cut", "fields.type = string.sub(fields.type, 1, TYPE_BYTES + 1)", "do end",
            "unfit", "test_of_a_type_that_is_too_long_the_start_is_sent"),
     Mutant("claim", "a bound on what is read", " and read_bytes < READ_BYTES do", " do",
@@ -327,9 +341,9 @@ MUTANTS = [
     # promote
     Mutant("promote", "only what is due", "'-inf', now_text, 'WITHSCORES'", "'-inf', '+inf', 'WITHSCORES'",
            "upkeep", "test_due_jobs_become_ready_at_their_priority"),
-    Mutant("promote", "a time long past", "    if at < now - max_age then at = now end\n", "",
+    Mutant("promote", "a time long past", "    if at < math.max(0, now - max_age) then at = now end\n", "",
            "upkeep", "test_a_raw_delay_that_was_long_over_does_not_make_a_new_job_too_old"),
-    Mutant("promote", "the age of a delayed job", "if at < now - max_age then", "if true then",
+    Mutant("promote", "the age of a delayed job", "if at < math.max(0, now - max_age) then", "if true then",
            "upkeep", "test_a_job_is_first_due_at_its_scheduled_time"),
     Mutant("promote", "milliseconds of JavaScript", "at <= LATEST * 1000 and at / 1000 or LATEST", "LATEST",
            "upkeep", "test_a_time_in_milliseconds_is_read_as_such"),

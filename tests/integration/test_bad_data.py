@@ -251,7 +251,7 @@ FORGED: list[dict[str, str]] = [
     {"status": "completed"}, {"status": "processing", "worker": "x", "fence": "5"}, {"status": "nonsense"},
     {"fence": "999999999999999"}, {"fence": "-1"}, {"fence": "1e300"}, {"worker": "x" * 100_000},
     {"attempts": "999999999999999"}, {"attempts": "nan"}, {"crashes": "1"}, {"crashes": "-1"},
-    {"interruptions": "999999999999999"}, {"_due_at": "nan"}, {"_due_at": "inf"}, {"_due_at": "x"},
+    {"interruptions": "999999999999999"}, {"_due_at": "nan"}, {"_due_at": "inf"}, {"_due_at": "x"}, {"_due_at": "1"},
     {"_history": "x" * 100_000}, {"_history": "\n" * 15_000}, {"_ended": "x:1"},
     {"held": "missing"}, {"held": "type:quick"}, {"held": "x" * 100_000}, {"held": ""},
     {"timeout": "1e308"}, {"timeout": "-1"}, {"timeout": "0"}, {"timeout": "nan"}, {"timeout": "x" * 4000},
@@ -277,7 +277,7 @@ def test_what_claims_to_have_ended_long_ago_is_buried_or_dropped(place: Workshop
     with unharmed(place, jobs=3):
         put(place, "ended", {"type": "quick", "status": "completed", "finished_at": "1"})
         daemon.wait_for("job.dropped", job_id="ended", reason="completed")
-        put(place, "old", {"type": "quick", "status": "queued", "_due_at": "1"})
+        put(place, "old", {"type": "quick", "status": "queued", "_due_at": "1.000000"})
         assert place.producer.wait("old")["error_type"] == "Expired"
         put(place, "again", {"type": "quick", "status": "queued", "finished_at": "1", "attempts": "9", "_due_at": "1"})
         assert place.producer.wait("again")["attempts"] == "1"

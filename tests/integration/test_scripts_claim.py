@@ -399,13 +399,13 @@ def test_more_is_said_only_where_the_head_was_full(lab: Lab, want: int) -> None:
 
 
 def test_an_expired_job_is_handed_out_whatever_its_type(lab: Lab) -> None:
-    lab.put("X", "film", _due_at=lab.now() - 31 * DAY)
+    lab.put("X", "film", _due_at=lab.due(31 * DAY))
     assert lab.claim_ids(max_age=30 * DAY) == ["X"]
 
 
 def test_a_new_enqueue_of_an_old_id_is_not_expired(lab: Lab) -> None:
     lab.end(lab.leased("X"))
-    lab.set("X", _due_at=1000)
+    lab.set("X", _due_at="1000.000000")
     lab.put("X", "film")
     assert lab.claim_ids() == []
     assert lab.where("X") == ["held:type:film"]

@@ -105,7 +105,7 @@ def test_a_time_long_past_does_not_make_a_new_job_too_old(lab: Lab) -> None:
 
 def test_a_delayed_enqueue_of_such_a_hash_forgets_the_older_job(lab: Lab) -> None:
     lab.end(lab.leased("X"), "dead")
-    lab.set("X", _due_at=1000)
+    lab.set("X", _due_at="1000.000000")
     lab.hset("X")
     lab.enqueue(new(delay=100.0))
     assert (lab.where("X"), lab.status("X"), lab.dead()) == (["scheduled"], "scheduled", [])

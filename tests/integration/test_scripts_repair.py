@@ -78,6 +78,11 @@ def test_an_enqueue_between_its_two_commands_is_left_alone(lab: Lab) -> None:
     assert repair(lab, patience=1.0) == [("enqueued", "X"), ("enqueued", "js")]
 
 
+def test_a_forged_due_time_proves_no_enqueue(lab: Lab) -> None:
+    lab.hset("X", _due_at="123")
+    assert repair(lab, dry=True) == [("enqueued", "X")]
+
+
 def test_a_new_enqueue_of_an_ended_id_is_finished_and_begins_anew(lab: Lab) -> None:
     bury(lab, "X")
     lab.hset("X")

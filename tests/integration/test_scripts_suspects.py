@@ -59,7 +59,7 @@ def test_a_new_enqueue_of_an_ended_suspect_is_none(lab: Lab) -> None:
 
 
 def test_an_expired_suspect_is_handed_out_to_be_dead_lettered(lab: Lab) -> None:
-    lab.put("X", crashes=5, _due_at=lab.now() - 2 * DAY)
+    lab.put("X", crashes=5, _due_at=lab.due(2 * DAY))
     assert lab.claim_ids(suspects=room(0), max_age=DAY) == ["X"]
 
 

@@ -464,6 +464,34 @@ def test_the_progress_of_the_last_run_is_not_that_of_the_next(lab: Lab) -> None:
     assert not {"progress", "step", "eta_seconds"} & lab.job("X").keys()
 
 
+FORGED_TIMES = ["", "nan", "inf", "-inf", "123", "0x10", "1e3", "9999999999", "9999999999.000000", " 1.000000",
+                "1.0000000", "-1.000000", "1.000000\n", "1" * 5000]  # fmt: skip
+
+
+@pytest.mark.parametrize("forged", FORGED_TIMES)
+@pytest.mark.parametrize("seen_by", ["claim", "hold", "promote", "cancel", "walk"])
+def test_a_forged_due_time_upsets_no_count(lab: Lab, forged: str, seen_by: str) -> None:
+    lab.hset("X", _due_at=forged)
+    if seen_by == "promote":
+        lab.set("X", status="scheduled")
+        lab.raw.zadd(lab.keys.scheduled, {"X": lab.now()})
+        lab.promote()
+    else:
+        lab.zadd("X")
+    if seen_by == "hold":
+        lab.claim(types={})
+    if seen_by == "walk":
+        lab.walk()
+    if seen_by == "cancel":
+        lab.cancel("X")
+    else:
+        claimed = lab.claim_one(max_age=DAY)
+        assert claimed.claimed_at - float(claimed.fields.get("_due_at", claimed.claimed_at)) < 5
+        lab.end(claimed)
+    counters = lab.counters()
+    assert (counters["entered"], counters["completed"] + counters["cancelled"]) == (1, 1)
+
+
 # The walk
 
 
@@ -566,7 +594,7 @@ def test_an_expired_job_goes_where_a_claim_takes_it_even_without_a_handler(lab: 
         lab.end(lab.claim_one(types={"film": -1}), "retrying")
     else:
         lab.claim()
-    lab.set("X", _due_at=lab.now() - 31 * DAY)
+    lab.set("X", _due_at=lab.due(31 * DAY))
     assert lab.walk(max_age=32 * DAY) == []
     assert lab.walk(max_age=30 * DAY) == [("X", "expired")]
     assert lab.where("X") == ["ready"]
@@ -641,7 +669,7 @@ def test_a_key_of_a_wrong_type_stops_a_promotion_before_it_writes(lab: Lab, name
 @pytest.mark.parametrize("name", ["ready", "active", "scheduled", "dead"])
 def test_a_key_of_a_wrong_type_stops_a_walk_before_it_writes(lab: Lab, name: str) -> None:
     lab.put("X")
-    lab.put("Y", _due_at=1)
+    lab.put("Y", _due_at="1.000000")
     lab.raw.delete(lab.keys.ready)
     lab.raw.set(getattr(lab.keys, name), "foreign")
     before = lab.snapshot()

@@ -138,7 +138,7 @@ def walk(scene: Scene) -> Call[Any]:
     lab.raw.zrem(lab.keys.active, "returns", "retries")
     lab.raw.expire(lab.keys.job("first"), 1000)
     lab.raw.persist(lab.keys.job("done"))
-    lab.set("held", _due_at=1)
+    lab.set("held", _due_at="1.000000")
     lab.raw.rpush(lab.keys.dead, "nobody")
     return running.walk(lab.keys, "0", count=1000, max_age=DAY, job_ttl=DAY)
 

@@ -146,6 +146,10 @@ class Lab:
         seconds, micros = self.raw.time()
         return float(seconds) + micros / 1e6
 
+    def due(self, age: float) -> str:
+        """Return the `_due_at` of a job that was first due so many seconds ago."""
+        return f"{self.now() - age:.6f}"
+
     def job(self, job_id: str) -> dict[str, str]:
         fields: dict[str, str] = self.raw.hgetall(self.keys.job(job_id))
         return fields

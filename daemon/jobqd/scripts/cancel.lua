@@ -24,7 +24,14 @@ local function indexed(id)
 end
 
 local time = redis.call('TIME')
-local now_text = string.format('%.6f', tonumber(time[1]) + tonumber(time[2]) / 1000000)
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local now_text = string.format('%.6f', now)
+
+-- When an enqueue was first due: counted if it stands there as our scripts write it. A day, for a clock that was set back.
+local function entered_at(text)
+  if not text or not string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400 then return nil end
+  return tonumber(text)
+end
 
 -- Without effect; but from a script that has written, a full Redis takes the rest too.
 redis.call('SREM', held, '')
@@ -46,7 +53,7 @@ for i = 6, #ARGV do
     local running = redis.call('ZSCORE', active, id)
     replies[#replies + 1] = running and 'cancelled' or 'removed'
     jobs[#jobs + 1] = {
-      id = id, running = running, reborn = h[2], entered = not h[2] and tonumber(h[3] or ''), reason = h[5] or 'missing',
+      id = id, running = running, reborn = h[2], entered = not h[2] and entered_at(h[3]), reason = h[5] or 'missing',
     }
   end
 end

@@ -113,13 +113,19 @@ local function strip(flat, fields, limits)
   return bytes, arguments, excess
 end
 
+-- When an enqueue was first due: counted if it stands there as our scripts write it. A day, for a clock that was set back.
+local function entered_at(text)
+  if not text or not string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400 then return nil end
+  return tonumber(text)
+end
+
 -- A claimed job as it is handed out; of one that is too large, what the daemon needs to bury it.
-local function handed(id, fence, score, flat, fields, reborn)
-  local limits, due = reborn and REBORN_LIMITS or LIMITS, not reborn and fields._due_at
+local function handed(id, fence, score, flat, fields, reborn, due)
+  local limits = reborn and REBORN_LIMITS or LIMITS
   local bytes, arguments, excess = strip(flat, fields, limits)
-  if due and #due <= FIELD_BYTES then
+  if due then
     flat[#flat + 1] = '_due_at'
-    flat[#flat + 1] = due
+    flat[#flat + 1] = fields._due_at
   end
   if max_payload >= 0 and arguments > max_payload then excess = {'', arguments} end
   if not excess then return {id, fence, score, flat, 0}, bytes end
@@ -148,7 +154,7 @@ if type(last) == 'string' then
         if sent < REPLY_BYTES and read_bytes < READ_BYTES then flat, fields = hash(id) end
         if flat and fields.worker == worker and integer(fields.fence) == fence and redis.call('ZSCORE', active, id) then
           redis.call('ZADD', active, 'XX', until_text, id)
-          local out, bytes = handed(id, fence, score, flat, fields, false)
+          local out, bytes = handed(id, fence, score, flat, fields, false, entered_at(fields._due_at))
           again[#again + 1], sent = out, sent + bytes
         end
       end
@@ -253,7 +259,7 @@ local function consider(source, id, score, leased)
     return drop(id)
   end
   local reborn = fields.finished_at ~= nil and fields.status == 'queued'
-  local due = not reborn and tonumber(fields._due_at or '')
+  local due = not reborn and entered_at(fields._due_at)
   local expired = due and now - due > max_age
   local job_type = fields.type or ''
   local allowed = allowance[job_type]
@@ -274,7 +280,7 @@ local function consider(source, id, score, leased)
       -- An entry whose job has another type by now moves on, or it would bar the way of those behind it.
       if source.reason then source.drop[#source.drop + 1] = id end
       if asides[reason] == nil then asides[reason] = usable(held .. ':' .. reason) end
-      aside[#aside + 1] = {id = id, score = score, reason = reason, fields = fields, reborn = reborn}
+      aside[#aside + 1] = {id = id, score = score, reason = reason, fields = fields, reborn = reborn, due = due}
     end
     return
   end
@@ -282,10 +288,10 @@ local function consider(source, id, score, leased)
   if suspect then suspect_room = suspect_room - 1 end
   leaving[id] = true
   local fence = integer(fields.fence) + 1
-  local out, out_bytes = handed(id, fence, score, flat, fields, reborn)
+  local out, out_bytes = handed(id, fence, score, flat, fields, reborn, due)
   reply_bytes = reply_bytes + out_bytes
   taken[#taken + 1] = {
-    id = id, score = score, out = out, fields = fields, reborn = reborn, fence = fence, reason = source.reason,
+    id = id, score = score, out = out, fields = fields, reborn = reborn, due = due, fence = fence, reason = source.reason,
   }
 end
 
@@ -321,8 +327,8 @@ local function priority(score)
   return string.format('%.0f', math.max(-1e15, math.min(1e15, value)))
 end
 
-local function enter(fields, reborn, changes)
-  if reborn or not tonumber(fields._due_at or '') then
+local function enter(job, changes)
+  if not job.due then
     changes[#changes + 1] = '_due_at'
     changes[#changes + 1] = now_text
     entered = entered + 1
@@ -356,7 +362,7 @@ for _, job in ipairs(taken) do
     changes[#changes + 1] = 'priority'
     changes[#changes + 1] = level
   end
-  enter(fields, job.reborn, changes)
+  enter(job, changes)
   if job.reborn then forget(key, job.id) end
   redis.call('HSET', key, unpack(changes))
   if fields.held or fields.progress then redis.call('HDEL', key, 'held', 'progress', 'step', 'eta_seconds') end
@@ -377,7 +383,7 @@ for _, job in ipairs(aside) do
     redis.call('ZADD', scheduled, string.format('%.6f', now + FOREIGN_DELAY), job.id)
     redis.call('HDEL', key, 'held')
   end
-  enter(job.fields, job.reborn, changes)
+  enter(job, changes)
   if job.reborn then forget(key, job.id) end
   if job.fields.held and job.fields.held ~= job.reason then redis.pcall('ZREM', held .. ':' .. job.fields.held, job.id) end
   redis.call('HSET', key, unpack(changes))

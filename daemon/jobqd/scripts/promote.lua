@@ -27,6 +27,12 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local now_text = string.format('%.6f', now)
 
+-- When an enqueue was first due: counted if it stands there as our scripts write it. A day, for a clock that was set back.
+local function entered_at(text)
+  if not text or not string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400 then return nil end
+  return tonumber(text)
+end
+
 -- 1. Read.
 redis.call('ZCARD', ready)
 -- A key of another type in place of `held:missing` must not stop what needs it little.
@@ -52,8 +58,8 @@ for i = 1, #due, 2 do
     corrections[#corrections + 1] = at <= LATEST * 1000 and at / 1000 or LATEST
   else
     -- The age of a job counts from when it was due: a time long past must not make one too old that nobody has seen.
-    if at < now - max_age then at = now end
-    moves[#moves + 1] = {id = id, due = string.format('%.6f', at), priority = h[3], entered = tonumber(h[4] or '')}
+    if at < math.max(0, now - max_age) then at = now end
+    moves[#moves + 1] = {id = id, due = string.format('%.6f', at), priority = h[3], entered = entered_at(h[4])}
   end
 end
 -- The newest too: a broken producer's many ids without a hash must not bar those whose hash is late.

@@ -33,6 +33,12 @@ local function where(id, reason)
   return nil
 end
 
+-- When an enqueue was first due: counted if it stands there as our scripts write it. A day, for a clock that was set back.
+local function entered_at(text)
+  if not text or not string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400 then return nil end
+  return tonumber(text)
+end
+
 -- A raw enqueue may be between its two commands.
 local function young(text)
   local created = tonumber(text or '')
@@ -49,7 +55,7 @@ local function wrong(id, h)
   if place == 'held' and redis.call('SISMEMBER', held, reason) == 0 then return 'named' end
   if place then return redis.call('TTL', key) >= 0 and 'persisted' or '' end
   -- Only our scripts write this time, at an enqueue's first move. In a new enqueue of an ended id it is the old one's.
-  if tonumber(h[5] or '') and not (h[3] and status == 'queued') then return 'restored' end
+  if entered_at(h[5]) and not (h[3] and status == 'queued') then return 'restored' end
   if (status == 'queued' or status == 'scheduled') and not young(h[4]) then return 'enqueued' end
   return ''
 end

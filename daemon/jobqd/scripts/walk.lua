@@ -30,6 +30,12 @@ local function report(id, what)
   reports[#reports + 1] = what
 end
 
+-- When an enqueue was first due: counted if it stands there as our scripts write it. A day, for a clock that was set back.
+local function entered_at(text)
+  if not text or not string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400 then return nil end
+  return tonumber(text)
+end
+
 local function bare(priority)
   local value = tonumber(priority or '')
   if not value or value ~= value or value > 1e15 or value < -1e15 then return '0' end
@@ -79,7 +85,7 @@ local function look(key, id)
   end
   -- A new enqueue of an ended id: the time is the old one's, and claim or cancel will count it.
   local reborn = h[3] and h[1] == 'queued'
-  local place, due = where(id, h[6]), not reborn and tonumber(h[5] or '')
+  local place, due = where(id, h[6]), not reborn and entered_at(h[5])
   if place and redis.call('TTL', key) >= 0 then
     redis.call('PERSIST', key)
     report(id, 'persisted')
