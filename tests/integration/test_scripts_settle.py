@@ -84,6 +84,17 @@ def test_a_delay_that_is_no_number_costs_no_neighbour(lab: Lab) -> None:
     assert lab.where("bad") == ["scheduled"]
 
 
+@pytest.mark.parametrize("delay", [1e11, 1e12, 1e13, 1e300, float("inf")])
+@pytest.mark.parametrize("to", ["retrying", "scheduled"])
+def test_a_delay_beyond_all_times_is_a_long_one(lab: Lab, to: str, delay: float) -> None:
+    assert lab.end(lab.leased("X"), to, delay=delay) == "ok"
+    assert abs(lab.raw.zscore(lab.keys.scheduled, "X") - lab.now() - 1e10) < 60
+    assert lab.promote().corrected == []
+    # It is bounded by max_age, as every snooze.
+    lab.set("X", _due_at=lab.due(31 * DAY))
+    assert lab.walk() == [("X", "expired")]
+
+
 @pytest.mark.parametrize("to", ["completed", "dead"])
 def test_a_ttl_beyond_what_redis_takes_costs_no_neighbour(lab: Lab, to: str) -> None:
     bad, good = lab.leased("bad"), lab.leased("good")

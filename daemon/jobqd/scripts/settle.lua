@@ -39,8 +39,9 @@ end
 
 local function seconds(text)
   local value = tonumber(text)
-  if not value or value ~= value or value > 1e12 or value < 0 then return 0 end
-  return value
+  if not value or value ~= value or value < 0 then return 0 end
+  -- Three hundred years, and with the present time no time in milliseconds, as promote would read it.
+  return math.min(value, 1e10)
 end
 
 -- A first write, even one without effect, lets the rest succeed when Redis is at maxmemory.
