@@ -253,7 +253,15 @@ def test_a_delayed_job_of_two_commands_becomes_ready_at_its_priority_with_the_fr
 # ------------------------------------------------------------------------------------------------- users and memory
 
 
+def test_the_users_that_the_protocol_names_are_those_of_the_file():
+    users = re.findall(r"^user (\S+) ", Document("config/redis-acl.conf").text, re.MULTILINE)
+    assert sorted(set(re.findall(r"`(jobqd-[a-z]+)`", PROTOCOL.text))) == sorted(users)
+
+
 def test_the_users_of_the_protocol_are_enough_for_a_daemon_and_for_a_producer(server, tmp_path):
+    (rules,) = re.findall(r"^user jobqd-daemon (.*)$", Document("config/redis-acl.conf").text, re.MULTILINE)
+    words = [">secret" if word.startswith("#") else word for word in rules.split()]
+    redis.Redis(unix_socket_path=str(server.socket)).execute_command("ACL", "SETUSER", "jobqd-daemon", *words)
     for block in PROTOCOL.blocks("console"):
         for command, _ in session(block):
             if " ACL SETUSER " in command:
@@ -262,7 +270,7 @@ def test_the_users_of_the_protocol_are_enough_for_a_daemon_and_for_a_producer(se
     allowed = redis.Redis(
         unix_socket_path=str(server.socket), username="producer", password="secret", decode_responses=True
     )
-    with Daemon(made, server.url, redis_username="jobqd", redis_password="secret") as daemon:
+    with Daemon(made, server.url, redis_username="jobqd-daemon", redis_password="secret") as daemon:
         listening = allowed.pubsub()
         listening.subscribe("job:progress:1")
         assert listening.get_message(timeout=5)["type"] == "subscribe"
