@@ -485,6 +485,7 @@ def test_a_forged_due_time_upsets_no_count(lab: Lab, forged: str, seen_by: str) 
     if seen_by == "cancel":
         lab.cancel("X")
     else:
+        assert lab.counters()["entered"] == (seen_by != "claim")
         claimed = lab.claim_one(max_age=DAY)
         assert claimed.claimed_at - float(claimed.fields.get("_due_at", claimed.claimed_at)) < 5
         lab.end(claimed)
