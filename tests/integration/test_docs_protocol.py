@@ -222,6 +222,53 @@ def test_a_job_of_the_two_commands_may_be_moved_while_it_is_ready(lab):
     assert lab.field("B", "priority") == "9"
 
 
+def test_a_plain_score_goes_ahead_of_its_fractions_and_plain_equals_by_their_bytes(lab):
+    for job_id, score in (("first", 10.1763900000123), ("second", 10.1763900000124), ("b", 10), ("a", 10), ("B", 10)):
+        lab.put(job_id, score=score)
+    lab.put("ahead", score="9.99")
+    assert lab.claim_ids() == ["ahead", "B", "a", "b", "first", "second"]
+
+
+def test_a_negative_priority_is_the_floor_of_its_score(lab):
+    lab.put("A", score=-5 + 0.1763900000123)
+    lab.put("B", score=-5)
+    assert lab.claim_ids() == ["B", "A"]
+    assert lab.field("A", "priority") == lab.field("B", "priority") == "-5"
+
+
+@pytest.mark.parametrize("created_at", ["1", "1763900000123", "9e99", "nan", "yesterday", ""])
+def test_created_at_is_information_only(lab, created_at):
+    lab.put("A", created_at=created_at)
+    claimed = lab.claim_one(max_age=60)
+    assert lab.end(claimed) == "ok"
+    assert lab.job("A")["created_at"] == created_at
+    assert abs(float(lab.job("A")["_due_at"]) - lab.now()) < 5
+
+
+def test_own_fields_are_never_changed(lab):
+    own = {"source": "in.mp4", "user_id": "7", "data": "\x00ü", "empty": "", "Status": "mine", "held:x": "mine"}
+    lab.put("A", **own)
+    lab.put("H", "film", **own)
+    for end in ("retrying", "ready", "scheduled", "dead", "completed"):
+        claimed = lab.claim_one()
+        assert own.items() <= claimed.fields.items()
+        lab.checkpoint("w1", "A", claimed.fence)
+        lab.progress("w1", "A", claimed.fence)
+        assert lab.end(claimed, end) == "ok"
+        if end in ("retrying", "scheduled"):
+            lab.make_due("A")
+            lab.promote()
+        if end == "dead":
+            lab.dead_retry("A")
+    lab.walk(repair=True)
+    lab.cancel("H")
+    for job_id in ("A", "H"):
+        assert own.items() <= lab.job(job_id).items()
+    lab.hset("A")
+    lab.zadd("A")
+    assert own.items() <= lab.claim_one().fields.items()
+
+
 def test_sending_both_again_adds_no_run_before_the_end_and_one_after_it(lab):
     claimed = lab.leased("A")
     lab.put("A")

@@ -28,6 +28,14 @@ def test_every_row_of_the_laboratory_is_shown() -> None:
     assert numbers == set(range(1, 32))
 
 
+def test_each_rule_for_raw_producers_names_one_test() -> None:
+    section = DOCUMENT.split("### The rules for raw producers\n")[1].split("\n### ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 40
+    assert [row for row in rows if not re.fullmatch(r"\| .+ \| `[a-z]+/test_\w+\.py::test_\w+` \|", row)] == []
+    assert len(set(rows)) == len({row.split(" | ")[0] for row in rows}) == len(rows)
+
+
 def test_the_tests_of_the_guards_exist() -> None:
     files = names_of("*/test_*.py")
     guards = re.findall(r"`([a-z]+/test_\w+\.py)::(test_\w+)`", DOCUMENT)
