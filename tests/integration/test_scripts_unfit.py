@@ -48,6 +48,19 @@ def test_what_only_the_daemon_writes_about_a_run_stays_behind(lab: Lab) -> None:
     assert claim(lab)[0].fields == {"status": "queued", "type": "mail", **told}
 
 
+def test_what_stays_behind_and_is_none_of_ours_goes(lab: Lab) -> None:
+    names = ["_x", "_history", "result", "traceback", "held", "worker", "fence", "started_at"]
+    lab.put("X", score=1, own="x" * 500, **dict.fromkeys(names, "1" * 65537))
+    lab.put("Y", score=2, **dict.fromkeys(("_x", "_history", "result", "traceback"), "1" * 65536))
+    (job, _) = claim(lab, 2)
+    left = lab.job("X")
+    assert not {"_x", "_history", "result", "traceback", "held"} & left.keys()
+    assert (left["worker"], left["fence"], left["own"]) == ("w1", "1", "x" * 500)
+    assert abs(float(left["started_at"]) - lab.now()) < 5
+    assert len(lab.job("Y")["_x"]) == len(lab.job("Y")["traceback"]) == 65536
+    assert lab.end(job) == "ok"
+
+
 SHORT = ["status", "created_at", "priority", "attempts", "max_attempts", "crashes", "interruptions", "timeout"]
 
 

@@ -29,6 +29,8 @@ local TERMINAL = {completed = true, failed = true, cancelled = true}
 local FOREIGN_DELAY, PATIENCE = 60, 5
 -- The reply's bytes, and those that are read: beyond them the rest is for the next claim. A type is at most 128 characters.
 local REPLY_BYTES, READ_BYTES, TYPE_BYTES, FIELD_BYTES = 8388608, 67108864, 512, 4096
+-- What stays behind and is longer is none of ours: it goes, or each claim would read it again.
+local JUNK_BYTES = 65536
 -- Most bytes of a field of the daemon that is handed out. 0: nobody there reads it, so it stays behind, as does whatever
 -- else begins with `_`. Without this a producer could have any amount sent, and a reply that never arrives is asked for again.
 local LIMITS = {payload = math.huge, checkpoint = max_result < 0 and math.huge or max_result}
@@ -87,9 +89,10 @@ local function hash(id)
   return flat, fields
 end
 
--- Keep of a hash, in its place, what is handed out; returns its bytes, those of the arguments, and a field beyond its limit.
+-- Keep of a hash, in its place, what is handed out; returns its bytes, those of the arguments, a field beyond its limit, and
+-- the names of what is to go.
 local function strip(flat, fields, limits)
-  local kept, bytes, arguments, excess = 0, 0, 0, nil
+  local kept, bytes, arguments, excess, junk = 0, 0, 0, nil, nil
   for i = 1, #flat, 2 do
     local name, value = flat[i], flat[i + 1]
     local limit = limits[name]
@@ -107,10 +110,13 @@ local function strip(flat, fields, limits)
       bytes = bytes + #name + #value
       if kept + 1 < i then flat[kept + 1], flat[kept + 2] = name, value end
       kept = kept + 2
+    elseif #value > JUNK_BYTES then
+      junk = junk or {}
+      junk[#junk + 1] = name
     end
   end
   for i = #flat, kept + 1, -1 do flat[i] = nil end
-  return bytes, arguments, excess
+  return bytes, arguments, excess, junk
 end
 
 -- When an enqueue was first due: counted if it stands there as our scripts write it. A day, for a clock that was set back.
@@ -122,13 +128,13 @@ end
 -- A claimed job as it is handed out; of one that is too large, what the daemon needs to bury it.
 local function handed(id, fence, score, flat, fields, reborn, due)
   local limits = reborn and REBORN_LIMITS or LIMITS
-  local bytes, arguments, excess = strip(flat, fields, limits)
+  local bytes, arguments, excess, junk = strip(flat, fields, limits)
   if due then
     flat[#flat + 1] = '_due_at'
     flat[#flat + 1] = fields._due_at
   end
   if max_payload >= 0 and arguments > max_payload then excess = {'', arguments} end
-  if not excess then return {id, fence, score, flat, 0}, bytes end
+  if not excess then return {id, fence, score, flat, 0}, bytes, junk end
   local small = {}
   for i = 1, #flat, 2 do
     if (limits[flat[i]] == FIELD_BYTES or flat[i] == '_due_at') and #flat[i + 1] <= FIELD_BYTES then
@@ -136,7 +142,7 @@ local function handed(id, fence, score, flat, fields, reborn, due)
       small[#small + 1] = flat[i + 1]
     end
   end
-  return {id, fence, score, small, excess}, FIELD_BYTES
+  return {id, fence, score, small, excess}, FIELD_BYTES, junk
 end
 
 -- 1. Has this very claim been made before?
@@ -288,10 +294,10 @@ local function consider(source, id, score, leased)
   if suspect then suspect_room = suspect_room - 1 end
   leaving[id] = true
   local fence = integer(fields.fence) + 1
-  local out, out_bytes = handed(id, fence, score, flat, fields, reborn, due)
+  local out, out_bytes, junk = handed(id, fence, score, flat, fields, reborn, due)
   reply_bytes = reply_bytes + out_bytes
   taken[#taken + 1] = {
-    id = id, score = score, out = out, fields = fields, reborn = reborn, due = due, fence = fence, reason = source.reason,
+    id = id, score = score, out = out, fields = fields, reborn = reborn, due = due, fence = fence, reason = source.reason, junk = junk,
   }
 end
 
@@ -364,6 +370,9 @@ for _, job in ipairs(taken) do
   end
   enter(job, changes)
   if job.reborn then forget(key, job.id) end
+  if job.junk then
+    for _, name in ipairs(job.junk) do redis.call('HDEL', key, name) end
+  end
   redis.call('HSET', key, unpack(changes))
   if fields.held or fields.progress then redis.call('HDEL', key, 'held', 'progress', 'step', 'eta_seconds') end
   if fields.held then redis.pcall('ZREM', held .. ':' .. fields.held, job.id) end
