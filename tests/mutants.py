@@ -209,9 +209,9 @@ MUTANTS = [
            "repair", "test_a_forged_due_time_proves_no_enqueue"),
     Mutant("claim", "a type that is too long is cut", "fields.type = string.sub(fields.type, 1, TYPE_BYTES + 1)", "do end",
            "unfit", "test_of_a_type_that_is_too_long_the_start_is_sent"),
-    Mutant("claim", "what is none of ours goes", "    elseif #value > JUNK_BYTES then\n", "    elseif false then\n",
+    Mutant("claim", "what is none of ours goes", "    elseif #name + #value > JUNK_BYTES then\n", "    elseif false then\n",
            "unfit", "test_what_stays_behind_and_is_none_of_ours_goes"),
-    Mutant("claim", "what may be ours stays", "    elseif #value > JUNK_BYTES then\n", "    else\n",
+    Mutant("claim", "what may be ours stays", "    elseif #name + #value > JUNK_BYTES then\n", "    else\n",
            "unfit", "test_what_stays_behind_and_is_none_of_ours_goes"),
     Mutant("claim", "a bound on what is read", " and read_bytes < READ_BYTES do", " do",
            "unfit", "test_a_claim_reads_about_sixty_four_mebibytes_at_once"),
@@ -233,6 +233,17 @@ MUTANTS = [
            "unfit", "test_a_type_that_no_handler_can_have_is_handed_out"),
     Mutant("claim", "the longest type", "#job_type > TYPE_BYTES", "#job_type >= TYPE_BYTES",
            "unfit", "test_the_longest_type_waits_for_its_handler"),
+    Mutant("claim", "an id that is too long", "  if #id > ID_BYTES then return drop(id, 'id of ' .. #id .. ' bytes') end\n", "",
+           "unfit", "test_an_id_that_is_too_long_is_dropped_and_told_in_short"),
+    Mutant("claim", "long ids take room in a reply", "reply_bytes + #id + out_bytes", "reply_bytes + out_bytes",
+           "unfit", "test_long_ids_take_room_in_a_reply"),
+    *(
+        Mutant(script, "a long id is told in short", "if #id <= 65536 then return id end", "if true then return id end", "unfit", test)
+        for script, test in (
+            ("claim", "test_an_id_that_is_too_long_is_dropped_and_told_in_short"), ("promote", "test_whatever_is_told_of_a_long_id_is_short"),
+            ("walk", "test_whatever_is_told_of_a_long_id_is_short"),
+        )
+    ),
     Mutant("claim", "the empty id", "  if id == '' then return drop(id, 'empty id') end\n", "",
            "unfit", "test_the_empty_id_is_dropped_and_told"),
     *(

@@ -31,6 +31,8 @@ local FOREIGN_DELAY, PATIENCE = 60, 5
 local REPLY_BYTES, READ_BYTES, TYPE_BYTES, FIELD_BYTES = 8388608, 67108864, 512, 4096
 -- What stays behind and is longer is none of ours: it goes, or each claim would read it again.
 local JUNK_BYTES = 65536
+-- An id is sent wherever its job goes. A longer one is dropped.
+local ID_BYTES = 131072
 -- Most bytes of a field of the daemon that is handed out. 0: nobody there reads it, so it stays behind, as does whatever
 -- else begins with `_`. Without this a producer could have any amount sent, and a reply that never arrives is asked for again.
 local LIMITS = {payload = math.huge, checkpoint = max_result < 0 and math.huge or max_result}
@@ -110,7 +112,7 @@ local function strip(flat, fields, limits)
       bytes = bytes + #name + #value
       if kept + 1 < i then flat[kept + 1], flat[kept + 2] = name, value end
       kept = kept + 2
-    elseif #value > JUNK_BYTES then
+    elseif #name + #value > JUNK_BYTES then
       junk = junk or {}
       junk[#junk + 1] = name
     end
@@ -231,8 +233,14 @@ local taken, aside, absent, running = {}, {}, {}, {}
 local leaving = {}
 local unready, seen, reports, asides, reply_bytes = {}, {}, {}, {}, 0
 
+-- As much of an id as is sent to be logged: a producer may have made it as long as any value.
+local function named(id)
+  if #id <= 65536 then return id end
+  return string.sub(id, 1, 1000)
+end
+
 local function report(id, reason)
-  reports[#reports + 1] = id
+  reports[#reports + 1] = named(id)
   reports[#reports + 1] = reason
 end
 
@@ -245,6 +253,7 @@ end
 local function consider(source, id, score, leased)
   -- Every script removes the empty id from `active` as its first write, so such a job could hold no lease.
   if id == '' then return drop(id, 'empty id') end
+  if #id > ID_BYTES then return drop(id, 'id of ' .. #id .. ' bytes') end
   local flat, fields, bad = hash(id)
   if bad then return drop(id, bad) end
   if #flat == 0 then
@@ -295,7 +304,7 @@ local function consider(source, id, score, leased)
   leaving[id] = true
   local fence = integer(fields.fence) + 1
   local out, out_bytes, junk = handed(id, fence, score, flat, fields, reborn, due)
-  reply_bytes = reply_bytes + out_bytes
+  reply_bytes = reply_bytes + #id + out_bytes
   taken[#taken + 1] = {
     id = id, score = score, out = out, fields = fields, reborn = reborn, due = due, fence = fence, reason = source.reason, junk = junk,
   }

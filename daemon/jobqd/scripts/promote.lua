@@ -33,6 +33,12 @@ local function entered_at(text)
   return tonumber(text)
 end
 
+-- As much of an id as is sent to be logged: a producer may have made it as long as any value.
+local function named(id)
+  if #id <= 65536 then return id end
+  return string.sub(id, 1, 1000)
+end
+
 -- 1. Read.
 redis.call('ZCARD', ready)
 -- A key of another type in place of `held:missing` must not stop what needs it little.
@@ -49,7 +55,7 @@ for i = 1, #due, 2 do
   local bad = foreign(h)
   if bad or (not h[1] and not h[5] and redis.call('EXISTS', job_prefix .. id) == 0) then
     gone[#gone + 1] = id
-    dropped[#dropped + 1] = id
+    dropped[#dropped + 1] = named(id)
     dropped[#dropped + 1] = bad and 'not a hash' or 'no hash'
   elseif (h[2] and TERMINAL[h[1]]) or redis.call('ZSCORE', active, id) then
     gone[#gone + 1] = id
@@ -95,6 +101,7 @@ if #gone > 0 then redis.call('ZREM', scheduled, unpack(gone)) end
 for i = 1, #corrections, 2 do
   local at = corrections[i + 1]
   redis.call('ZADD', scheduled, string.format('%.6f', at), corrections[i])
+  corrections[i] = named(corrections[i])
   corrections[i + 1] = at < LATEST and 'milliseconds' or 'never'
 end
 
@@ -107,7 +114,7 @@ for i = 1, #waiting, 2 do
     if exists and old and not redis.call('ZSCORE', active, id) then
       redis.call('ZADD', ready, 'NX', old, id)
     elseif not exists then
-      dropped[#dropped + 1] = id
+      dropped[#dropped + 1] = named(id)
       dropped[#dropped + 1] = 'no hash'
     end
     if late_usable then redis.call('ZREM', late, id) end

@@ -25,8 +25,14 @@ local function foreign(reply)
   error(reply.err)
 end
 
+-- As much of an id as is sent to be logged: a producer may have made it as long as any value.
+local function named(id)
+  if #id <= 65536 then return id end
+  return string.sub(id, 1, 1000)
+end
+
 local function report(id, what)
-  reports[#reports + 1] = id
+  reports[#reports + 1] = named(id)
   reports[#reports + 1] = what
 end
 
