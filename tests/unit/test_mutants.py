@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.mutants import MUTANTS, ROOT, SCRIPTS, SUITES, Mutant
@@ -11,6 +17,15 @@ from tests.mutants import MUTANTS, ROOT, SCRIPTS, SUITES, Mutant
 def test_it_can_be_applied_and_its_test_exists(mutant: Mutant) -> None:
     assert mutant.old in (SCRIPTS / f"{mutant.script}.lua").read_text()
     assert f"def {mutant.test}(" in (ROOT / SUITES[mutant.suite]).read_text()
+
+
+def test_the_tests_run_the_package_that_they_are_told_to(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "daemon" / "jobqd", tmp_path / "jobqd")
+    (tmp_path / "jobqd" / "scripts" / "claim.lua").write_text("-- broken")
+    look = "import tests.conftest, jobqd.scripts; print(jobqd.scripts.script('claim').source.decode())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert done.stdout == b"-- broken\n"
 
 
 def test_the_guarantees_say_how_many_there_are() -> None:
