@@ -25,7 +25,7 @@ class ConfigError(JobqdError):
 
 
 class StartError(JobqdError):
-    """The application's own start (`@handlers.lifespan`) failed."""
+    """The application's own start failed: the import of its handlers, or `@handlers.lifespan`."""
 
 
 class PayloadError(JobqdError, ValueError):

@@ -256,6 +256,25 @@ def test_each_end_comes_through(place: Workshop) -> None:
     assert "attempts" not in producer.wait("6", "scheduled")
 
 
+def test_an_import_that_fails_there_is_a_failed_attempt_that_shows_the_line(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    handlers = """
+if ledger.lines("no database"):
+    raise ConnectionRefusedError("no database at db:5432")
+
+@handlers.job("apart", process=True, max_attempts=1)
+async def apart(): ...
+"""
+    with workshop(server, tmp_path, handlers) as place:
+        place.start()
+        place.ledger.note("no database")
+        job = place.producer.run("job", "apart")
+    assert (job["status"], job["error_type"], job["attempts"]) == ("failed", "ChildError", "1")
+    assert "raised ConnectionRefusedError: no database at db:5432" in job["error"]
+    assert "handlers.py" in job["error"]
+
+
 # How a process dies
 
 

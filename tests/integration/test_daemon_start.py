@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from jobqd.app import check
+from jobqd.settings import load
 from tests.redis_server import RedisServer
 from tests.support.servers import newest_server
 from tests.support.workshop import workshop
@@ -40,6 +43,29 @@ async def quick():
         )
         assert place.producer.status("job") == "queued"
         assert place.ledger.lines() == []
+
+
+def test_an_import_that_fails_of_the_world_around_it_is_no_wrong_configuration(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    with workshop(server, tmp_path, 'raise ConnectionRefusedError("no database at db:5432")\n') as place:
+        daemon = place.daemon().start(ready=False)
+        assert daemon.wait() == 70, daemon.log
+        record = daemon.wait_for("daemon.start_failed")
+        assert record["problem"].endswith("raised ConnectionRefusedError: no database at db:5432")
+        assert "handlers.py" in record["exception"]
+
+
+def test_check_shows_where_such_an_import_failed(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "needs_a_database.py").write_text("\nraise ConnectionRefusedError('no database at db:5432')\n")
+    values = {"redis_url": server.url, "app_dir": str(tmp_path), "handlers": "needs_a_database:handlers"}
+    found = next(finding for finding in check(load(values, environ={}, cwd=tmp_path)) if finding.subject == "handlers")
+    assert found.ok is False
+    assert "raised ConnectionRefusedError: no database at db:5432" in found.message
+    assert f"{tmp_path}/needs_a_database.py:2 in <module>" in found.message
 
 
 WAITS = """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobqd.errors import ConfigError
-from jobqd.handlers import load_handlers
+from jobqd.errors import ConfigError, StartError
+from jobqd.handlers import explained, load_handlers
 from jobqd.handlers.loading import EXAMPLE
 
 GOOD = """
@@ -106,25 +106,36 @@ def test_nothing_registered(app: Path) -> None:
     assert "no handlers are registered" in problem(app, "app_tasks:handlers")
 
 
-def test_an_import_that_raises_shows_the_line(app: Path) -> None:
-    write(app, "def connect():\n    return 1 / 0\n\nconnect()\n")
-    message = problem(app, "app_tasks:handlers", example=False)
-    assert "importing app_tasks failed:" in message
+def test_an_import_that_raises_may_be_tried_again_and_shows_the_line(app: Path) -> None:
+    write(app, "def connect():\n    raise ConnectionRefusedError('no database at db:5432')\n\nconnect()\n")
+    with pytest.raises(StartError) as caught:
+        load_handlers(["app_tasks:handlers"], app)
+    assert str(caught.value) == (
+        "handlers: app_tasks:handlers: importing app_tasks raised ConnectionRefusedError: no database at db:5432"
+    )
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    message = explained(caught.value)
     assert f"{app / 'app_tasks.py'}:4 in <module>\n    connect()" in message
-    assert f"{app / 'app_tasks.py'}:2 in connect\n    return 1 / 0" in message
-    assert "ZeroDivisionError: division by zero" in message
+    assert f"{app / 'app_tasks.py'}:2 in connect\n    raise Conn" in message
+    assert message.endswith("\n  ConnectionRefusedError: no database at db:5432")
     assert "importlib" not in message
+
+
+def test_a_module_that_ends_the_process_may_be_tried_again_too(app: Path) -> None:
+    write(app, "import sys\nsys.exit('no configuration yet')\n")
+    with pytest.raises(StartError, match="SystemExit: no configuration yet"):
+        load_handlers(["app_tasks:handlers"], app)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("import not_installed_here\n", "No module named 'not_installed_here'"),
+        ("from helper_of_app import MISSPELT\n", "cannot import name 'MISSPELT'"),
         ("def broken(:\n", "SyntaxError"),
-        ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
     ],
 )
-def test_other_ways_to_fail(app: Path, text: str, words: str) -> None:
+def test_what_no_second_try_can_mend_is_a_wrong_configuration(app: Path, text: str, words: str) -> None:
     write(app, text)
     message = problem(app, "app_tasks:handlers", example=False)
     assert words in message

@@ -23,7 +23,7 @@ from jobqd.drive import drive
 from jobqd.duties import startup
 from jobqd.duties.startup import Finding
 from jobqd.errors import EX_CONFIG, EX_SOFTWARE, ConfigError, StartError, StoreError
-from jobqd.handlers import Handlers, load_handlers
+from jobqd.handlers import Handlers, explained, load_handlers
 from jobqd.keys import Keys
 from jobqd.logs import LogSystem, RunLog, configure
 from jobqd.settings import Loaded, Settings
@@ -119,6 +119,8 @@ def _check_handlers(settings: Settings) -> list[Finding]:
         handlers = load_handlers(settings.handlers, settings.app_dir)
     except ConfigError as error:
         return [Finding(False, "handlers", str(error))]
+    except StartError as error:
+        return [Finding(False, "handlers", explained(error))]
     found = Finding(True, "handlers", f"{len(handlers)}: {', '.join(handlers.types)}")
     return [found, *(Finding(None, "jobs", warning) for warning in unknown_types(settings, handlers))]
 

@@ -23,9 +23,9 @@ from jobqd.children.wire import Wire
 from jobqd.clock import SystemClock, World
 from jobqd.context import Services
 from jobqd.drive import drive
-from jobqd.errors import ConfigError
+from jobqd.errors import ConfigError, StartError
 from jobqd.executor import Executor
-from jobqd.handlers import Handler, Handlers, load_handlers
+from jobqd.handlers import Handler, Handlers, explained, load_handlers
 from jobqd.job import Claimed
 from jobqd.logs.record import level_number
 from jobqd.logs.system import LogSystem
@@ -58,6 +58,8 @@ def main() -> None:
             drive(loop, loop.create_task(_live(wire, order, handlers, handler, logs.logger)), logs.logger)
     except ConfigError as error:
         wire.send({"kind": "refused", "error": shorten_text(str(error), ERROR_LIMIT)})
+    except StartError as error:
+        wire.send({"kind": "refused", "error": shorten_text(explained(error), ERROR_LIMIT)})
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jobqd.errors import ConfigError
+from jobqd.errors import ConfigError, StartError
 from jobqd.handlers.explain import cut, type_name
 from jobqd.handlers.registry import Handlers
 
@@ -37,7 +37,8 @@ def load_handlers(specs: Sequence[str], app_dir: Path) -> Handlers:
     """Import `package.module:attribute` specs, `app_dir` first on `sys.path`, as one Handlers.
 
     All validators are built, so hints that cannot work fail here. Raises ConfigError saying what was not
-    found and where it was looked for, or what the application's code raised and on which line.
+    found and where it was looked for, or which line cannot be used; and StartError for what the application's code
+    raised by itself, such as of a database that is down: another try may get further.
     """
     directory = app_dir.resolve()
     if not directory.is_dir():
@@ -85,8 +86,15 @@ def _import(spec: str, module_name: str, directory: Path) -> ModuleType:
         raise _error(spec, _raised(module_name, error), example="") from None
     except ConfigError as error:
         raise ConfigError(f"handlers: {spec}: {error}{_at(error)}") from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the application's module may raise anything
+    except (ImportError, SyntaxError) as error:
         raise _error(spec, _raised(module_name, error), example="") from None
+    except (Exception, SystemExit) as error:
+        raise StartError(f"handlers: {spec}: importing {module_name} raised {_headline(error)}") from error
+
+
+def explained(error: StartError) -> str:
+    """Return what the application raised at its start, with the lines that it was raised from."""
+    return str(error) if error.__cause__ is None else "\n".join((str(error), *_traced(error.__cause__)))
 
 
 def _not_found(missing: str, directory: Path) -> str:
@@ -107,11 +115,21 @@ def _near(name: str, owner: Any) -> str:
     return f"; is it {' or '.join(close[:3])}?" if close else ""
 
 
+def _headline(error: BaseException) -> str:
+    return cut(_final_lines(error)[0], 300)
+
+
 def _raised(module_name: str, error: BaseException) -> str:
+    return "\n".join((f"importing {module_name} failed:", *_traced(error)))
+
+
+def _traced(error: BaseException) -> list[str]:
     lines = [f"  {line}" for frame in _frames(error)[-_FRAMES_SHOWN:] for line in _frame_lines(frame)]
-    final = "".join(traceback.format_exception_only(error)).rstrip().splitlines()
-    lines += [f"  {cut(line, 300)}" for line in final[-8:]]
-    return "\n".join((f"importing {module_name} failed:", *lines))
+    return [*lines, *(f"  {cut(line, 300)}" for line in _final_lines(error)[-8:])]
+
+
+def _final_lines(error: BaseException) -> list[str]:
+    return "".join(traceback.format_exception_only(error)).rstrip().splitlines()
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
