@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,22 @@ from jobqd.job import Claimed
 from jobqd.retry import Settlement
 
 _READ_ONLY, _NOT_PERMITTED, _DENIED = "Read-only file system", "Operation not permitted", "Permission denied"
-_PHRASE = re.compile(f"{_READ_ONLY}|{_NOT_PERMITTED}|{_DENIED}")
+_NO_FAMILY = "Address family not supported by protocol"
+_PHRASE = re.compile(f"{_READ_ONLY}|{_NOT_PERMITTED}|{_DENIED}|{_NO_FAMILY}")
+_MISSING = "No such file or directory"
+# PrivateDevices= makes a GPU look as if there were none, and a missing file is a refusal nowhere else. The last form is
+# what ffmpeg makes of it.
+_GPU = r"""/dev/(?:dri/|nvidia)[^\s:'"]{0,100}"""
+_NO_GPU = re.compile(
+    rf"""{_MISSING}: ['"]?({_GPU})|({_GPU})['"]?: {_MISSING}|No VA display found for device ({_GPU}(?<!\.))"""
+)
 # As Python says it ("[Errno 30] Read-only file system: '/srv/x'") and as programs do ("/srv/x: Read-only file system").
 _BEHIND = re.compile(r""":\s['"]?(/[^\n'"]*)""")
 _BEFORE = re.compile(r"""(/[^\s:'"]+)['"]?:\s$""")
 _HOMES = ("/home/", "/root/", "/run/user/")
 _PATH_MAX = 300
-_DROP_INS = "/usr/local/share/jobqd"
-"""Where `make install` puts the drop-ins."""
+DROP_INS = (Path("/usr/local/share/jobqd"), Path("/usr/share/jobqd"))
+"""Where `make install` puts the drop-ins, by its PREFIX=."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +42,31 @@ class Refusal:
 def refusal(text: str) -> Refusal | None:
     """Return the last refusal that an error or a traceback tells of, if it does."""
     # In steps that each take the time of one look at the text: a producer may have written all of it.
-    found = list(_PHRASE.finditer(text))
-    if not found:
+    found = max((*_PHRASE.finditer(text), *_NO_GPU.finditer(text)), key=re.Match.start, default=None)
+    if found is None:
         return None
-    start, end = found[-1].span()
+    if found.re is _NO_GPU:
+        return Refusal(_MISSING, next(filter(None, found.groups())))
+    start, end = found.span()
     path = _BEHIND.match(text, end, end + _PATH_MAX) or _BEFORE.search(text[max(0, start - _PATH_MAX) : start])
-    return Refusal(found[-1][0], path[1] if path else "")
+    return Refusal(found[0], path[1] if path else "")
 
 
-def remedy(refused: Refusal, unit: str) -> str:
-    """Return what an administrator can do if the hardening of this unit is the reason."""
+def drop_ins(places: Sequence[Path] = DROP_INS) -> str:
+    """Return the directory of the drop-ins on this machine, as well as it can be told."""
+    return str(next((place for place in places if place.is_dir()), "PREFIX/share/jobqd"))
+
+
+def remedy(refused: Refusal, unit: str, samples: str) -> str:
+    """Return what an administrator can do if the hardening of this unit is the reason; `samples` has the drop-ins."""
     edit = f"sudo systemctl edit {unit}"
     if refused.path.startswith("/dev/"):
-        return f"{edit}, the lines of {_DROP_INS}/gpu.conf or a DeviceAllow= for that device, and restart"
+        there = "if this machine has that device: " if refused.phrase == _MISSING else ""
+        return f"{there}{edit}, the lines of {samples}/gpu.conf or a DeviceAllow= for that device, and restart"
+    if refused.phrase == _NO_FAMILY:
+        return f"{edit}, RestrictAddressFamilies=AF_NETLINK or another as in {samples}/relax.conf, and restart"
     if refused.path.startswith(_HOMES):
-        return f"keep the file elsewhere, or {edit}, ProtectHome= as in {_DROP_INS}/relax.conf, and restart"
+        return f"keep the file elsewhere, or {edit}, ProtectHome= as in {samples}/relax.conf, and restart"
     if refused.path:
         directory = os.path.dirname(refused.path) or "/"  # noqa: PTH120 - a text from elsewhere, not a path of ours
         rights = "" if refused.phrase == _READ_ONLY else "check the owner and mode of it; "
@@ -56,7 +74,7 @@ def remedy(refused: Refusal, unit: str) -> str:
             f"{rights}write below $STATE_DIRECTORY, or allow the directory: {edit}, "
             f"[Service] ReadWritePaths={directory}, and restart"
         )
-    return f"{edit}, the line of {_DROP_INS}/relax.conf for what the job does, such as SystemCallFilter=, and restart"
+    return f"{edit}, the line of {samples}/relax.conf for what the job does, such as SystemCallFilter=, and restart"
 
 
 class Sandbox:
@@ -77,7 +95,7 @@ class Sandbox:
         self._hinted.add(claimed.type)
         self._log.warning(
             "sandbox.hint", job_id=claimed.id, job_type=claimed.type, problem=refused.phrase,
-            path=refused.path or None, unit=self._unit, remedy=remedy(refused, self._unit),
+            path=refused.path or None, unit=self._unit, remedy=remedy(refused, self._unit, drop_ins()),
         )  # fmt: skip
 
 
