@@ -69,7 +69,27 @@ def test_an_instance_is_named_with_one_letter(app: Application, machine: Machine
     unknown = machine.run("jobq", "-i", "c", "stats", check=False)
     assert (unknown.returncode, "instances of this machine: a, b" in unknown.stderr) == (78, True)
     nameless = machine.run("jobq", "stats", check=False)
-    assert (nameless.returncode, "name one of a, b with -i" in nameless.stderr) == (78, True)
+    assert (nameless.returncode, "say -i NAME, for one of: a, b" in nameless.stderr) == (78, True)
+
+
+def test_the_sample_that_install_leaves_does_not_answer_for_an_instance(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings("a", key_prefix="a:")
+    app.start("jobqd@a")
+    limits = ("stats", "--max-age", "5m", "--max-dead", "10")
+    for command in (("stats",), limits, ("dead", "list"), ("enqueue", "nap")):
+        done = machine.run("jobq", *command, check=False)
+        assert (done.returncode, "say -i NAME, for one of: a;" in done.stderr) == (78, True), done.stdout
+    assert "daemons 1" in machine.run("jobq", "-i", "a", *limits).stdout
+    assert stats(machine, "--config", "/etc/jobqd/jobqd.toml")["daemons"] == []
+    # A unit that the next boot starts, or that runs, is meant; also beside an instance.
+    machine.systemctl("enable", "jobqd")
+    assert stats(machine)["daemons"] == []
+    machine.systemctl("disable", "jobqd")
+    app.start()
+    assert [daemon["instance"] for daemon in stats(machine)["daemons"]] == ["default"]  # type: ignore[index, attr-defined]
+    app.stop()
+    assert machine.run("jobq", "stats", check=False).returncode == 78
 
 
 def test_who_may_not_read_is_told_to_use_sudo(locked: Application, machine: Machine) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from jobqd.cli.chosen import Server
 from jobqd.client.sync import SyncQueue
-from jobqd.errors import EX_CONFIG, EX_UNAVAILABLE, ConfigError, JobqdError, StoreError, StoreFault
+from jobqd.errors import EX_CONFIG, EX_UNAVAILABLE, JobqdError, StoreError, StoreFault
 from jobqd.settings import Loaded, Settings, load
-from jobqd.settings.installed import RUN_CREDENTIALS, instance_file, instances, unit_of
+from jobqd.settings.installed import RUN_CREDENTIALS, unit_of
 from jobqd.settings.layers import SYSTEM_FILE
 from jobqd.store.connect import Target
 
@@ -41,10 +42,8 @@ class Site:
     def load(self) -> Loaded:
         """Return the settings, after telling their warnings. Raises ConfigError."""
         values = {} if self.redis_url is None else {"redis_url": self.redis_url}
-        config = self.config if self.instance is None else instance_file(self.instance)
+        config = Server().file(self.config, self.instance, os.environ, elsewhere=bool(values))
         loaded = load(values, environ=os.environ, config=config, cwd=Path(), run_credentials=RUN_CREDENTIALS)
-        if loaded.path is None and loaded.sources["redis_url"] == "default" and (names := instances()):
-            raise ConfigError(f"which instance? There is no {SYSTEM_FILE}: name one of {', '.join(names)} with -i")
         for warning in loaded.warnings:
             warn(warning)
         return loaded
