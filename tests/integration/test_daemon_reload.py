@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from jobqd.cli.chosen import Server
+from jobqd.cli.reload import reload
+from jobqd.errors import ConfigError
 from tests.redis_server import RedisServer
 from tests.support.daemon import ROOT, Daemon
 from tests.support.servers import newest_server
@@ -172,6 +175,64 @@ def test_as_a_command_of_systemd_it_finds_its_process_and_brings_the_environment
     told = place.reload(MAINPID="1")
     assert told.returncode == 69
     assert "no daemon with process id 1 listens" in told.stderr
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    """Where the configuration of a server's units is; `installed` has their daemons beside it."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/jobqd.toml").touch()
+    (tmp_path / "etc/a.toml").touch()
+    return tmp_path / "etc"
+
+
+def installed(etc: Path) -> Server:
+    return Server(etc / "jobqd.toml", etc.parent / "credentials", lambda _: True)
+
+
+def test_an_administrator_finds_the_units_daemon_by_its_name_alone(
+    place: Office, etc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "etc")
+    a = ("--config", str(etc / "a.toml"), "--instance", "a")
+    unit = place.daemon(*a, runtime_dir=tmp_path / "jobqd-a").start()
+    plain = place.daemon("--config", str(etc / "jobqd.toml"), runtime_dir=tmp_path / "jobqd").start()
+    (etc / "a.toml").write_text("concurrency = 7\n")
+    # Where Redis is, its key_prefix and all else are known to the daemon, and nothing of it is to this command.
+    assert reload({}, None, "a", {}, installed(etc)) == 0
+    assert capsys.readouterr().out == "concurrency: 32 -> 7\n"
+    (etc / "a.toml").write_text("concurrency = 8\n")
+    assert reload({"instance": "a"}, etc / "a.toml", None, {}, installed(etc)) == 0
+    assert unit.wait_for("daemon.reloaded")
+    assert not plain.of("daemon.reloaded")
+    (etc / "jobqd.toml").write_text("concurency = 8\n")
+    with pytest.raises(ConfigError, match="did you mean concurrency"):
+        reload({}, etc / "jobqd.toml", None, {}, installed(etc))
+    assert plain.wait_for("daemon.reload_refused"), "as the daemon says, not we"
+
+
+def test_options_that_name_another_daemon_do_not_reload_the_units(place: Office, etc: Path, tmp_path: Path) -> None:
+    plain = place.daemon("--config", str(etc / "jobqd.toml"), runtime_dir=tmp_path / "jobqd").start()
+    file = etc / "jobqd.toml"
+    for values in ({"instance": "second"}, {"queue": "other"}, {"runtime_dir": str(tmp_path / "elsewhere")}):
+        assert reload(values, file, None, {}, installed(etc)) == 69
+    assert reload({}, file, None, {"JOBQD_RUNTIME_DIR": str(tmp_path)}, installed(etc)) == 69
+    assert not plain.of("daemon.reloaded")
+
+
+def test_where_a_second_daemon_was_put_beside_the_units_none_is_guessed(
+    place: Office, etc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("default", "second"):
+        place.daemon("--config", str(etc / "jobqd.toml"), instance=name, runtime_dir=tmp_path / "jobqd").start()
+    assert reload({}, etc / "jobqd.toml", None, {}, installed(etc)) == 69
+    assert "systemctl reload jobqd.service" in capsys.readouterr().err
+
+
+def test_a_unit_that_does_not_run_is_named(etc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file, unit in (("jobqd.toml", "jobqd.service"), ("a.toml", "jobqd@a.service")):
+        assert reload({}, etc / file, None, {}, installed(etc)) == 69
+        assert f"systemctl status {unit}" in capsys.readouterr().err
 
 
 def test_without_a_daemon_it_says_so(place: Office) -> None:

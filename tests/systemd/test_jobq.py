@@ -92,6 +92,31 @@ def test_the_sample_that_install_leaves_does_not_answer_for_an_instance(app: App
     assert machine.run("jobq", "stats", check=False).returncode == 78
 
 
+def test_check_follows_the_unit_that_is_named(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings("a", metrics="unix:///run/jobqd-a/{instance}.sock", app_dir="/srv/shop")
+    machine.write("/etc/jobqd/a.env", "JOBQD_KEY_PREFIX=a:\n", 0o600)
+    machine.write("/etc/jobqd/redis_password", "s3cret\n", 0o600)
+    app.redis.config_set("requirepass", "s3cret")
+    app.redis.auth("s3cret")
+    try:
+        app.start("jobqd@a")
+        for option in ("-i", "--instance"):
+            document = json.loads(machine.run("jobqd", "check", "--json", option, "a").stdout)
+            settings = document["settings"]
+            assert document["config"] == "/etc/jobqd/a.toml"
+            assert settings["key_prefix"]["value"] == "a:"
+            assert settings["redis_password"]["source"] == "credential of jobqd@a.service"
+            assert settings["runtime_dir"] == {"value": "/run/jobqd-a", "source": "unit jobqd@a.service"}
+            assert settings["instance"]["value"] == "a"
+        unknown = machine.run("jobqd", "check", "-i", "c", check=False)
+        assert (unknown.returncode, "instances of this machine: a" in unknown.stderr) == (78, True)
+        nameless = machine.run("jobqd", "check", check=False)
+        assert (nameless.returncode, "which instance?" in nameless.stderr) == (78, True)
+    finally:
+        app.redis.config_set("requirepass", "")
+
+
 def test_who_may_not_read_is_told_to_use_sudo(locked: Application, machine: Machine) -> None:
     machine.run("chmod", "755", "/etc/jobqd")
     machine.run("chmod", "640", "/etc/jobqd/jobqd.toml")
@@ -123,6 +148,12 @@ def test_a_developer_with_a_file_of_his_own_is_not_surprised(locked: Application
     document = json.loads(machine.run("jobqd", "check", "--json", cwd="/tmp/mine", check=False).stdout)
     assert document["settings"]["key_prefix"] == {"value": "mine:", "source": "file /tmp/mine/jobqd.toml"}
     assert document["settings"]["redis_password"]["source"] == "default"
+    assert document["settings"]["runtime_dir"] == {"value": "/tmp/jobqd-0", "source": "default"}
+    machine.write("/etc/jobqd/a.toml", "")
+    again = ("jobqd", "check", "--json", "--instance", "a")
+    document = json.loads(machine.run(*again, cwd="/tmp/mine", check=False).stdout)
+    assert document["config"] == "/tmp/mine/jobqd.toml"
+    assert document["settings"]["instance"] == {"value": "a", "source": "command line"}
 
 
 @pytest.mark.parametrize("text", [text for text in CASES if "=" in text])

@@ -100,3 +100,26 @@ def test_an_instance_is_reloaded_by_its_own_name(app: Application, machine: Mach
     machine.systemctl("reload", "jobqd@a")
     assert "concurrency: 1 -> 2" in told(machine, "jobqd@a", before)
     assert "reloaded" not in told(machine, "jobqd@b", before)
+
+
+def test_by_hand_the_unit_or_the_instance_is_enough(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    # The environment file says where Redis is: a reload need not know.
+    machine.write("/etc/jobqd/jobqd.env", "JOBQD_REDIS_URL=unix:///run/redis/redis-server.sock\n", 0o600)
+    app.settings(concurrency=1)
+    app.start()
+    app.settings("a", concurrency=1)
+    app.start("jobqd@a")
+    app.settings(concurrency=2)
+    app.settings("a", concurrency=3)
+    assert machine.run("jobqd", "reload", environ={"XDG_RUNTIME_DIR": "/run/user/0"}).stdout == "concurrency: 1 -> 2\n"
+    assert machine.run("jobqd", "reload", "-i", "a").stdout == "concurrency: 1 -> 3\n"
+    assert machine.run("jobqd", "reload", "--instance", "a").stdout == "nothing has changed\n"
+    assert machine.run("runuser", "-u", "jobqd", "--", "jobqd", "reload").stdout == "nothing has changed\n"
+    app.settings(concurency=2)
+    bad = machine.run("jobqd", "reload", check=False)
+    assert (bad.returncode, "did you mean concurrency" in bad.stderr) == (78, True)
+    machine.wait_until(lambda: "concurency" in machine.log("jobqd"), "the refusal in the journal")
+    app.stop("jobqd@a")
+    gone = machine.run("jobqd", "reload", "-i", "a", check=False)
+    assert (gone.returncode, "systemctl status jobqd@a.service" in gone.stderr) == (69, True)

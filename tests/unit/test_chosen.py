@@ -23,7 +23,7 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def server(etc: Path, *, used: bool = False) -> Server:
-    return Server(etc / "jobqd.toml", lambda unit: used and unit == "jobqd.service")
+    return Server(etc / "jobqd.toml", etc.parent / "run", lambda unit: used and unit == "jobqd.service")
 
 
 def test_where_only_instances_are_in_use_one_must_be_named(etc: Path) -> None:
@@ -53,6 +53,27 @@ def test_who_says_what_is_meant_is_not_asked(etc: Path, tmp_path: Path) -> None:
     assert server(etc).file(None, None, {}, elsewhere=True) is None
     (tmp_path / "home/jobqd.toml").touch()
     assert server(etc).file(None, None, {}) is None
+
+
+def test_the_setting_instance_names_an_installed_one_unless_another_file_is_read(etc: Path, tmp_path: Path) -> None:
+    found = server(etc)
+    assert found.named("a", None, {}) == "a"
+    assert found.named("c", None, {}) is None
+    assert found.named("jobqd", None, {}) is None
+    assert found.named(None, None, {}) is None
+    assert found.named("a", etc / "b.toml", {}) is None
+    assert found.named("a", None, {"JOBQD_CONFIG": "x.toml"}) is None
+    (tmp_path / "home/jobqd.toml").touch()
+    assert found.named("a", None, {}) is None
+
+
+def test_the_unit_is_that_of_the_file(etc: Path, tmp_path: Path) -> None:
+    found = server(etc)
+    for config, name, directory in ((None, "jobqd.service", "jobqd"), (etc / "b.toml", "jobqd@b.service", "jobqd-b")):
+        unit = found.unit(config, {})
+        assert unit is not None
+        assert (unit.name, unit.runtime_dir) == (name, tmp_path / directory)
+    assert found.unit(tmp_path / "b.toml", {}) is None
 
 
 @pytest.mark.parametrize(
@@ -91,4 +112,4 @@ def systemctl(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str | No
 
 
 def test_the_files_of_this_machine_are_those_of_the_units() -> None:
-    assert Server() == Server(Path("/etc/jobqd/jobqd.toml"), chosen.in_use)
+    assert Server() == Server(Path("/etc/jobqd/jobqd.toml"), Path("/run/credentials"), chosen.in_use)

@@ -324,7 +324,7 @@ TEXTS = {"redis_username", "queue", "key_prefix", "tls_ca", "runtime_dir", "app_
 def test_every_wrong_value_is_explained_in_words_of_ours(read, tmp_path, name):
     for value in WRONG:
         problems = []
-        if _validated({tuple(name.split(".")): Given(value, "file /x")}, {}, problems) is not None:
+        if _validated({tuple(name.split(".")): Given(value, "file /x")}, tmp_path, problems) is not None:
             continue
         [problem] = problems
         if problem.wrong.startswith("it is longer than the longest wait allowed"):

@@ -114,6 +114,9 @@ def test_a_password_is_never_accepted(app, capsys, arguments):
         (["run", "--brust"], "did you mean --burst?"),
         (["check", "S3cr"], "too many"),
         (["check", "--burst"], "no option --burst"),
+        (["run", "-i", "a"], "no option -i"),
+        (["check", "-i", "a", "--config", "x.toml"], "leave out --config"),
+        (["reload", "-i", "a", "--config", "x.toml"], "leave out --config"),
     ],
 )
 def test_a_command_line_that_is_not_understood_has_status_2(app, capsys, arguments, message):

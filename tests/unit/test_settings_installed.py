@@ -99,6 +99,34 @@ def test_an_instance_has_files_of_its_own(server):
     assert (loaded.settings.queue, loaded.settings.key_prefix, password(loaded)) == ("b", "b:", "secret")
 
 
+def test_an_instance_has_its_name_from_the_units_command_line(server):
+    (server.etc / "b.toml").write_text('instance = "not-this"\n')
+    file = instance_file("b", server.file)
+    loaded = server.load(config=file, JOBQD_INSTANCE="nor-this")
+    assert (loaded.settings.instance, loaded.sources["instance"]) == ("b", "unit jobqd@b.service")
+    named = load({"instance": "x"}, environ={}, config=file, system_file=server.file, run_credentials=server.run)
+    assert named.settings.instance == "x"
+    assert server.load().settings.instance == "default"
+
+
+@pytest.mark.parametrize(("name", "directory"), [("jobqd", "jobqd"), ("b", "jobqd-b")])
+def test_the_runtime_directory_is_that_of_the_unit_once_systemd_has_made_it(server, name, directory):
+    (server.etc / "b.toml").touch()
+    file = server.etc / f"{name}.toml"
+    before = server.load(config=file, XDG_RUNTIME_DIR="/run/user/0")
+    assert (str(before.settings.runtime_dir), before.sources["runtime_dir"]) == (
+        "/run/user/0/jobqd", "environment XDG_RUNTIME_DIR",
+    )  # fmt: skip
+    made = server.run.parent / directory
+    made.mkdir()
+    after = server.load(config=file, XDG_RUNTIME_DIR="/run/user/0")
+    assert after.settings.runtime_dir == made
+    assert after.sources["runtime_dir"].startswith("unit jobqd")
+    assert str(server.load(config=file, RUNTIME_DIRECTORY="/run/own").settings.runtime_dir) == "/run/own"
+    assert str(server.load(config=file, JOBQD_RUNTIME_DIR="/set").settings.runtime_dir) == "/set"
+    assert load(environ={}, config=file, system_file=server.file).settings.runtime_dir != made
+
+
 def test_credentials_that_systemd_gave_this_process_come_first(server, tmp_path):
     server.credentials("jobqd.service", redis_password="not this")
     own = tmp_path / "own"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobqd import __version__
+from jobqd.cli.chosen import Server
 from jobqd.errors import EX_CONFIG, EX_UNAVAILABLE, ConfigError
 from jobqd.settings import Loaded, load, shown
 from jobqd.settings.installed import RUN_CREDENTIALS
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 _GREEN, _YELLOW, _RED, _BOLD, _FAINT, _PLAIN = (f"\x1b[{code}m" for code in (32, 33, 31, 1, 2, 0))
 
 
-def check(values: dict[str, str], config: Path | None, *, as_json: bool) -> int:
+def check(values: dict[str, str], config: Path | None, unit: str | None, *, as_json: bool) -> int:
     """Write a report to standard output and return the exit status: 0, 78 or 69.
 
-    `values` are settings given on the command line. Raises ConfigError for settings that cannot be used,
-    except with `as_json`, where the report says so.
+    `values` are settings given on the command line, `unit` names an instance of this server. Raises ConfigError for
+    settings that cannot be used, except with `as_json`, where the report says so.
     """
+    server = Server()
     try:
+        unit = unit or server.named(values.get("instance"), config, os.environ)
+        config = server.file(config, unit, os.environ, elsewhere="redis_url" in values)
         loaded = load(values, config=config, run_credentials=RUN_CREDENTIALS)
     except ConfigError as error:
         if not as_json:

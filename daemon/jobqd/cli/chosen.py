@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobqd.errors import ConfigError
-from jobqd.settings.installed import instance_file, instances
+from jobqd.settings.installed import RUN_CREDENTIALS, Unit, instance_file, instances, unit_of
 from jobqd.settings.layers import SYSTEM_FILE, find_file, from_credentials, from_environment
 
 _PLAIN = "jobqd.service"
@@ -31,6 +31,7 @@ class Server:
     """What is installed on this machine, as far as files and systemd tell."""
 
     system_file: Path = SYSTEM_FILE
+    run_credentials: Path = RUN_CREDENTIALS
     in_use: Callable[[str], bool] = in_use
 
     def file(
@@ -46,6 +47,19 @@ class Server:
         if config is None and not elsewhere and not _told_where(environ) and self._reads_of_plain(environ):
             self._check_plain_is_meant()
         return config
+
+    def named(self, setting: str | None, config: Path | None, environ: Mapping[str, str]) -> str | None:
+        """Return the setting `instance` of the command line if it names an installed instance, else None.
+
+        It does so only where no other file is named or lies in the working directory: there it is a mere setting.
+        """
+        installed = config is None and setting in instances(self.system_file) and self._reads_of_plain(environ)
+        return setting if installed else None
+
+    def unit(self, config: Path | None, environ: Mapping[str, str]) -> Unit | None:
+        """Return the unit whose configuration is read with this file, None if it is no unit's."""
+        path, _ = find_file(config, environ, Path.cwd(), self.system_file)
+        return unit_of(path, self.system_file, self.run_credentials)
 
     def _reads_of_plain(self, environ: Mapping[str, str]) -> bool:
         """Whether a command for which no file is named reads that of jobqd.service, or would if it were there."""

@@ -29,17 +29,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parsed(argv)
     command, config = arguments.pop("command"), arguments.pop("config", None)
-    burst, as_json = arguments.pop("burst", False), arguments.pop("json", False)
+    burst, as_json, unit = arguments.pop("burst", False), arguments.pop("json", False), arguments.pop("unit", None)
     values = {name: value for name, value in arguments.items() if value is not None}
     try:
         if command == "unit":
             return _unit(**arguments)
         if command == "check":
-            return check(values, config, as_json=as_json)
+            return check(values, config, unit, as_json=as_json)
         if command == "reload":
             from jobqd.cli.reload import reload  # noqa: PLC0415 - the daemon does not need it
 
-            return reload(values, config)
+            return reload(values, config, unit)
         return _run(values, config, burst=burst)
     except ConfigError as error:
         print(f"jobqd: {error}", file=sys.stderr)
@@ -62,6 +62,8 @@ def _parsed(argv: Sequence[str] | None) -> dict[str, Any]:
         parser.error(f"there is no option {unknown[0]}{meant}")
     if others:
         parser.error(f"{len(others)} words too many: settings are written --NAME VALUE")
+    if getattr(known, "config", None) is not None and getattr(known, "unit", None) is not None:
+        parser.error("-i names a file already: leave out --config")
     return vars(known)
 
 
@@ -96,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     examine = _command(commands, "check", "show the settings, import the handlers, try Redis")
     examine.add_argument("--json", action="store_true", help="write one JSON object")
     again = _command(commands, "reload", "let the running daemon read its configuration again, and wait for it")
+    for command in (examine, again):
+        command.add_argument(
+            "-i",
+            dest="unit",
+            metavar="NAME",
+            help="the unit jobqd@NAME of this server, which reads /etc/jobqd/NAME.toml",
+        )
     for command in (run, examine, again):
         _add_settings(command)
     _add_unit(commands)

@@ -19,9 +19,14 @@ _WITH_SUDO = "run it with sudo: it holds what only the unit and root may know"
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """An installed unit and the files it is given. `password_file` is what LoadCredential= reads."""
+    """An installed unit and the files it is given. `password_file` is what LoadCredential= reads.
+
+    `instance` is the name that an instance is started with, "" for jobqd.service, which takes that of its settings.
+    """
 
     name: str
+    instance: str
+    runtime_dir: Path
     environment_file: Path
     credentials: Path
     password_file: Path
@@ -34,8 +39,16 @@ def unit_of(config: Path | None, system_file: Path, run_credentials: Path) -> Un
     config = Path(os.path.normpath(config))
     if config.parent != system_file.parent or config.suffix != ".toml":
         return None
-    name = "jobqd.service" if config.name == system_file.name else f"jobqd@{config.stem}.service"
-    return Unit(name, config.with_suffix(".env"), run_credentials / name, system_file.with_name("redis_password"))
+    instance = "" if config.name == system_file.name else config.stem
+    name = f"jobqd@{instance}.service" if instance else "jobqd.service"
+    return Unit(
+        name,
+        instance,
+        run_credentials.parent / (f"jobqd-{instance}" if instance else "jobqd"),
+        config.with_suffix(".env"),
+        run_credentials / name,
+        system_file.with_name("redis_password"),
+    )
 
 
 def instance_file(name: str, system_file: Path = SYSTEM_FILE) -> Path:
@@ -58,6 +71,13 @@ def instances(system_file: Path = SYSTEM_FILE) -> list[str]:
     except OSError:
         return []
     return [file.stem for file in files if file.name != system_file.name]
+
+
+def from_unit_command(unit: Unit | None) -> Layer:
+    """Return what the command line of the unit says: an instance has its name from there."""
+    if unit is None or not unit.instance:
+        return Layer()
+    return Layer({("instance",): Given(unit.instance, f"unit {unit.name}")})
 
 
 def from_unit_environment(unit: Unit) -> Layer:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from jobqd.errors import ConfigError
 from jobqd.settings.contradictions import oddities
 from jobqd.settings.display import shown_default, shown_input, subject
-from jobqd.settings.installed import from_unit, unit_of
+from jobqd.settings.installed import Unit, from_unit, from_unit_command, unit_of
 from jobqd.settings.layers import (
     SYSTEM_FILE,
     Given,
@@ -63,38 +63,48 @@ def load(
     and the directory of an embedded Redis among them, count from `cwd`.
 
     With `run_credentials`, where systemd keeps the credentials of running units, for programs that people run on a
-    server: a file in the directory of `system_file` brings what systemd gives its unit: the environment file,
-    which comes below the environment, and the credentials, where systemd gave this process none.
+    server: a file in the directory of `system_file` brings what systemd gives its unit: the name of an instance, the
+    runtime directory once it is there, the environment file, which comes below the environment, and the credentials,
+    where systemd gave this process none.
 
     Raises ConfigError that names every problem at once, those of contradicting settings only when each is right by
     itself.
     """
     cwd = cwd.absolute()
     path, named_by = find_file(config, environ, cwd, system_file)
-    above = [from_environment(environ), from_command_line(argv_values or {})]
     unit = unit_of(path, system_file, run_credentials) if run_credentials else None
-    variables, credentials = from_unit(unit, environ, merged(above))
-    layers = [
-        Layer() if path is None else from_file(path, named_by),
-        credentials,
-        from_credentials(environ),
-        variables,
-        *above,
-    ]
-    whole = merged(layers)
+    file = Layer() if path is None else from_file(path, named_by)
+    whole = merged([file, *_above_the_file(argv_values or {}, environ, unit)])
     given, problems = whole.values, whole.problems
-    settings = _validated(given, environ, problems)
+    runtime_dir, its_source = _runtime_dir(environ, unit)
+    settings = _validated(given, runtime_dir, problems)
     if settings is not None:
         problems += _missing_files(settings, given)
     if settings is None or problems:
         raise ConfigError(report(problems))
-    sources = _sources(settings, given, environ)
+    sources = _sources(settings, given)
+    sources["runtime_dir"] = its_source if sources["runtime_dir"] == "default" else sources["runtime_dir"]
     return Loaded(_absolute(settings, cwd), sources, whole.warnings + oddities(settings), path)
 
 
-def _validated(given: dict[Name, Given], environ: Mapping[str, str], problems: list[Problem]) -> Settings | None:
+def _above_the_file(argv_values: Mapping[str, str], environ: Mapping[str, str], unit: Unit | None) -> list[Layer]:
+    environment, command_line = from_environment(environ), from_command_line(argv_values)
+    variables, credentials = from_unit(unit, environ, merged([environment, command_line]))
+    return [credentials, from_credentials(environ), variables, environment, from_unit_command(unit), command_line]
+
+
+def _runtime_dir(environ: Mapping[str, str], unit: Unit | None) -> tuple[Path, str]:
+    """Return the directory of lock files that is the default here, and what makes it so."""
+    # systemd makes the unit's: without it, this file belongs to a daemon that somebody else starts, as in a container.
+    if unit is not None and not environ.get("RUNTIME_DIRECTORY") and unit.runtime_dir.is_dir():
+        return unit.runtime_dir, f"unit {unit.name}"
+    named = next(filter(environ.get, ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR")), None)
+    return default_runtime_dir(environ, os.getuid()), f"environment {named}" if named else "default"
+
+
+def _validated(given: dict[Name, Given], runtime_dir: Path, problems: list[Problem]) -> Settings | None:
     """Return the settings, or None after adding to `problems` what is wrong with the values."""
-    values: dict[str, Any] = {"runtime_dir": default_runtime_dir(environ, os.getuid()), "jobs": {}}
+    values: dict[str, Any] = {"runtime_dir": runtime_dir, "jobs": {}}
     for name, item in given.items():
         table = values if len(name) == 1 else values["jobs"].setdefault(name[1], {})
         table[name[-1]] = item.value
@@ -148,13 +158,10 @@ def _absolute(settings: Settings, base: Path) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def _sources(settings: Settings, given: dict[Name, Given], environ: Mapping[str, str]) -> dict[str, str]:
+def _sources(settings: Settings, given: dict[Name, Given]) -> dict[str, str]:
     sources = dict.fromkeys(setting_names(), "default")
     sources |= {".".join(name): item.origin for name, item in given.items()}
     for name in ("redis_username", "redis_password"):
         if (name,) not in given and getattr(settings, name) is not None:
             sources[name] = sources["redis_url"]
-    for variable in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
-        if sources["runtime_dir"] == "default" and environ.get(variable):
-            sources["runtime_dir"] = f"environment {variable}"
     return sources
