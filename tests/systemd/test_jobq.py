@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from jobqd.settings.envfile import variables
+from tests.support.documents import Document
 from tests.systemd.lab import Application, Machine
 from tests.unit.test_settings_envfile import CASES
 
@@ -154,6 +157,32 @@ def test_a_developer_with_a_file_of_his_own_is_not_surprised(locked: Application
     document = json.loads(machine.run(*again, cwd="/tmp/mine", check=False).stdout)
     assert document["config"] == "/tmp/mine/jobqd.toml"
     assert document["settings"]["instance"] == {"value": "a", "source": "command line"}
+
+
+def as_cron(machine: Machine, user: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as cron runs one of /etc/cron.d: crontab(5)."""
+    bare = ("env", "-i", "PATH=/usr/bin:/bin", "SHELL=/bin/sh", f"LOGNAME={user}", "HOME=/tmp")
+    return machine.run("runuser", "-u", user, "--", *bare, "/bin/sh", "-c", command, check=False, cwd="/tmp")
+
+
+def test_the_documented_lines_for_cron_and_nagios_are_checks(locked: Application, machine: Machine) -> None:
+    text = Document("docs/operations.md").text
+    (cron,) = re.findall(r"^    \*/5 \* \* \* \*  (\w+)  (.*)$", text, re.MULTILINE)
+    (nagios,) = re.findall(r"^    nagios  ALL=\((\w+)\) NOPASSWD: (.*)$", text, re.MULTILINE)
+    locked.start()
+    assert as_cron(machine, *cron).returncode == 0
+    assert (said := as_cron(machine, *cron)).stdout + said.stderr == ""
+    machine.write("/tmp/jobqd.toml", 'key_prefix = "a trap:"\n')
+    well = as_cron(machine, *nagios)
+    assert (well.returncode, well.stdout.startswith("JOBQ OK - shop:job_queue: ")) == (0, True), well.stderr
+    machine.run("rm", "/tmp/jobqd.toml")
+    locked.stop()
+    for line in (cron, nagios):
+        ill = as_cron(machine, *line)
+        assert (ill.returncode, ill.stdout.startswith("JOBQ WARNING - ")) == (1, True), ill.stderr
+        assert len(ill.stdout.splitlines()) == 1
+    locked.redis.config_set("requirepass", "another")
+    assert as_cron(machine, *cron).returncode == 78
 
 
 @pytest.mark.parametrize("text", [text for text in CASES if "=" in text])
