@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import os
 from pathlib import Path
 
@@ -166,6 +168,30 @@ def test_who_may_not_read_is_told_to_use_sudo(server, name):
     (server.etc / name).chmod(0)
     with pytest.raises(ConfigError, match=r"Permission denied(.|\n)*run it with sudo"):
         server.load()
+
+
+@pytest.fixture
+def refused(server, monkeypatch) -> Path:
+    """The configuration file of a server, which this process may not read, whoever runs it."""
+
+    def deny(path: Path, *_arguments: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", deny)
+    return server.file
+
+
+def test_the_unit_itself_is_not_told_to_use_sudo_but_what_its_group_needs(server, refused, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}, cwd=server.home, system_file=refused)
+    group = grp.getgrgid(os.getegid()).gr_name
+    assert f"sudo chgrp {group} {refused} && sudo chmod 640 {refused}" in str(caught.value)
+    assert "run it with sudo" not in str(caught.value)
+
+
+def test_a_person_is_told_to_use_sudo(server, refused):
+    with pytest.raises(ConfigError, match="run it with sudo"):
+        load(environ={}, cwd=server.home, system_file=refused)
 
 
 def test_an_unknown_instance_is_told_with_those_there_are(server):

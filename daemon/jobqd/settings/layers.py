@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import os
 import re
 import stat
 import tomllib
@@ -157,8 +159,8 @@ def _is_there(file: Path) -> bool:
     return True
 
 
-def from_file(path: Path, named_by: str) -> Layer:
-    """Read a TOML file."""
+def from_file(path: Path, named_by: str, *, in_unit: bool = False) -> Layer:
+    """Read a TOML file. `in_unit`: for a process that systemd started, whom no sudo helps."""
     layer = Layer()
     where = f"file {path}"
     try:
@@ -170,6 +172,8 @@ def from_file(path: Path, named_by: str) -> Layer:
     except OSError as error:
         sudo = "run it with sudo, " if isinstance(error, PermissionError) else ""
         remedy = f"{sudo}let the user of this process read it, or name another with --config or JOBQD_CONFIG"
+        if sudo and in_unit:
+            remedy = f"let the group of the unit read it: {_open_to_group(path)}"
         layer.problems.append(Problem(where, reading_failed(error), remedy))
     except (ValueError, RecursionError) as error:
         # TOMLDecodeError, UnicodeDecodeError, the bare ValueError of an integer of thousands of digits, and what the
@@ -181,6 +185,19 @@ def from_file(path: Path, named_by: str) -> Layer:
         if ("redis_password",) in layer.values and mode & stat.S_IROTH:
             layer.warnings.append(f"{where} holds redis_password and every user can read it: chmod 640 it")
     return layer
+
+
+def _open_to_group(path: Path) -> str:
+    """Return the commands that let the group of this process read a file, and reach it."""
+    number = os.getegid()
+    try:
+        group = grp.getgrgid(number).gr_name
+    except KeyError:
+        group = str(number)
+    commands = f"sudo chgrp {group} {path} && sudo chmod 640 {path}"
+    if os.access(path.parent, os.X_OK):
+        return commands
+    return f"sudo chgrp {group} {path.parent} && sudo chmod 2750 {path.parent} && {commands}"
 
 
 def _read_document(document: dict[str, Any], where: str, layer: Layer) -> None:

@@ -73,7 +73,8 @@ def load(
     cwd = cwd.absolute()
     path, named_by = find_file(config, environ, cwd, system_file)
     unit = unit_of(path, system_file, run_credentials) if run_credentials else None
-    file = Layer() if path is None else from_file(path, named_by)
+    in_unit = bool(environ.get("CREDENTIALS_DIRECTORY"))
+    file = Layer() if path is None else from_file(path, named_by, in_unit=in_unit)
     whole = merged([file, *_above_the_file(argv_values or {}, environ, unit)])
     given, problems = whole.values, whole.problems
     runtime_dir, its_source = _runtime_dir(environ, unit)
