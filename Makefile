@@ -84,6 +84,7 @@ PREFIX := /usr/local
 USER := jobqd
 UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 SYSUSERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
+TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 SHARE = $(DESTDIR)$(PREFIX)/share/jobqd
 ETC = $(DESTDIR)/etc/jobqd
 UNIT = '$(VENV)/bin/jobqd' unit --app-dir '$(APP_DIR)' --user '$(USER)'
@@ -98,21 +99,27 @@ install:
 	@# To files aside first: a unit that cannot be made must not leave half of an installation.
 	@set -e; aside=$$(mktemp -d); trap 'rm -rf "$$aside"' EXIT; \
 	$(UNIT) > "$$aside/jobqd.service"; $(UNIT) --instance %i > "$$aside/jobqd@.service"; \
-	sed 's/^u jobqd /u $(USER) /' systemd/sysusers.d/jobqd.conf > "$$aside/jobqd.conf"; \
+	sed 's/^u jobqd /u $(USER) /' systemd/sysusers.d/jobqd.conf > "$$aside/sysusers"; \
+	sed 's/ jobqd$$/ $(USER)/' systemd/tmpfiles.d/jobqd.conf > "$$aside/tmpfiles"; \
 	sed 's|^# app_dir = .*|app_dir = "$(abspath $(APP_DIR))"|' config/jobqd.toml > "$$aside/jobqd.toml"; \
-	install -d '$(UNITS)' '$(SYSUSERS)' '$(SHARE)' '$(ETC)' '$(DESTDIR)$(PREFIX)/bin'; \
+	install -d '$(UNITS)' '$(SYSUSERS)' '$(TMPFILES)' '$(SHARE)' '$(DESTDIR)$(PREFIX)/bin'; \
 	install -m 644 "$$aside/jobqd.service" "$$aside/jobqd@.service" '$(UNITS)'; \
-	install -m 644 "$$aside/jobqd.conf" '$(SYSUSERS)'; \
+	install -m 644 "$$aside/sysusers" '$(SYSUSERS)/jobqd.conf'; \
+	install -m 644 "$$aside/tmpfiles" '$(TMPFILES)/jobqd.conf'; \
 	install -m 644 systemd/strict.conf systemd/gpu.conf systemd/relax.conf config/jobqd.env \
 		config/redis-acl.conf "$$aside/jobqd.toml" '$(SHARE)'
 	@# sudo and administrators find both on their PATH; as links, so that they run in the application's environment.
 	@ln -sfn '$(abspath $(VENV))/bin/jobqd' '$(DESTDIR)$(PREFIX)/bin/jobqd'
 	@ln -sfn '$(abspath $(VENV))/bin/jobq' '$(DESTDIR)$(PREFIX)/bin/jobq'
-	@$(ON_HERE) systemd-sysusers '$(SYSUSERS)/jobqd.conf'
+	@# New files get the directory's group, such as the settings of an instance. Others see nothing in it: a password that
+	@# somebody writes with the usual mode stays one. An administrator who has opened it keeps it open.
+	@test -d '$(ETC)' || install -d -m 750 '$(ETC)'
+	@chmod g+s '$(ETC)'
 	@# Never overwritten. The daemon's group reads the settings; passwords in the environment only systemd does.
 	@test -e '$(ETC)/jobqd.toml' || install -m 640 '$(SHARE)/jobqd.toml' '$(ETC)'
 	@test -e '$(ETC)/jobqd.env' || install -m 600 '$(SHARE)/jobqd.env' '$(ETC)'
-	@$(ON_HERE) chgrp '$(USER)' '$(ETC)/jobqd.toml'
+	@$(ON_HERE) systemd-sysusers '$(SYSUSERS)/jobqd.conf'
+	@$(ON_HERE) systemd-tmpfiles --create '$(TMPFILES)/jobqd.conf'
 	@$(ON_HERE) systemctl daemon-reload
 	@echo 'Installed $(UNITS)/jobqd.service and jobqd@.service for $(APP_DIR).'
 	@$(ON_HERE) echo 'Next: edit /etc/jobqd/jobqd.toml, see "sudo jobqd check", then "sudo systemctl enable --now jobqd".'
@@ -123,7 +130,7 @@ uninstall:
 	@# The template's name takes the links of every instance away.
 	@$(ON_HERE) systemctl disable --quiet jobqd@.service 2>/dev/null || true
 	@$(ON_HERE) systemctl stop 'jobqd@*.service'
-	@rm -f '$(UNITS)/jobqd.service' '$(UNITS)/jobqd@.service' '$(SYSUSERS)/jobqd.conf'
+	@rm -f '$(UNITS)/jobqd.service' '$(UNITS)/jobqd@.service' '$(SYSUSERS)/jobqd.conf' '$(TMPFILES)/jobqd.conf'
 	@for name in jobqd jobq; do link='$(DESTDIR)$(PREFIX)'/bin/$$name; ! test -L "$$link" || rm "$$link"; done
 	@for name in jobqd.toml jobqd.env; do \
 		! cmp -s '$(SHARE)'/$$name '$(ETC)'/$$name || rm '$(ETC)'/$$name; \

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
 
+from tests.support.documents import Document
 from tests.systemd.lab import Application, Machine
 from tests.systemd.lab.prepare import SOURCE
 
@@ -19,6 +21,8 @@ async def greet(name: str = "you"):
     return {"greeting": f"hello {name}", "user": os.getuid(), "cwd": os.getcwd(), "home": os.path.expanduser("~")}
 """
 UNITS = "/usr/local/lib/systemd/system"
+OPERATIONS = Document("docs/operations.md")
+MAKE_INSTANCE = "cp /etc/jobqd/jobqd.toml /etc/jobqd/a.toml"
 
 
 def make(machine: Machine, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -29,6 +33,10 @@ def greeted(app: Application, name: str = "you") -> str:
     return str(app.wait_for(app.enqueue("greet", name=name))["result"])
 
 
+def owned(machine: Machine, path: str) -> str:
+    return machine.run("stat", "--format=%U %G %a", path).stdout.strip()
+
+
 # ------------------------------------------------------------------------------------------------------- make install
 
 
@@ -37,8 +45,9 @@ def test_install_puts_everything_in_place_and_systemd_likes_it(app, machine):
     assert f"WorkingDirectory={app.directory}\n" in machine.read(f"{UNITS}/jobqd.service")
     assert f"ExecStart={app.venv}/bin/jobqd run " in machine.read(f"{UNITS}/jobqd@.service")
     assert machine.run("id", "-un", "jobqd").stdout.strip() == "jobqd"
-    stat = machine.run("stat", "--format=%n %U %G %a", "/etc/jobqd/jobqd.toml", "/etc/jobqd/jobqd.env").stdout
-    assert stat.splitlines() == ["/etc/jobqd/jobqd.toml root jobqd 640", "/etc/jobqd/jobqd.env root root 600"]
+    assert owned(machine, "/etc/jobqd") == "root jobqd 2750"
+    assert owned(machine, "/etc/jobqd/jobqd.toml") == "root jobqd 640"
+    assert owned(machine, "/etc/jobqd/jobqd.env")[-3:] == "600"
     sample = (SOURCE / "config/jobqd.toml").read_text()
     assert machine.read("/etc/jobqd/jobqd.toml") == sample.replace('# app_dir = "."', f'app_dir = "{app.directory}"')
     assert machine.read("/etc/jobqd/jobqd.env") == (SOURCE / "config/jobqd.env").read_text()
@@ -79,9 +88,9 @@ def test_a_staged_install_touches_nothing_else(shop, machine):
     assert files == [
         "./etc/jobqd/jobqd.env", "./etc/jobqd/jobqd.toml", "./usr/bin/jobq", "./usr/bin/jobqd",
         "./usr/lib/systemd/system/jobqd.service", "./usr/lib/systemd/system/jobqd@.service",
-        "./usr/lib/sysusers.d/jobqd.conf", "./usr/share/jobqd/gpu.conf", "./usr/share/jobqd/jobqd.env",
-        "./usr/share/jobqd/jobqd.toml", "./usr/share/jobqd/redis-acl.conf", "./usr/share/jobqd/relax.conf",
-        "./usr/share/jobqd/strict.conf",
+        "./usr/lib/sysusers.d/jobqd.conf", "./usr/lib/tmpfiles.d/jobqd.conf", "./usr/share/jobqd/gpu.conf",
+        "./usr/share/jobqd/jobqd.env", "./usr/share/jobqd/jobqd.toml", "./usr/share/jobqd/redis-acl.conf",
+        "./usr/share/jobqd/relax.conf", "./usr/share/jobqd/strict.conf",
     ]  # fmt: skip
     assert "\nUser=shop\n" in machine.read("/srv/package/usr/lib/systemd/system/jobqd.service")
     assert "\nu shop " in machine.read("/srv/package/usr/lib/sysusers.d/jobqd.conf")
@@ -89,6 +98,25 @@ def test_a_staged_install_touches_nothing_else(shop, machine):
     assert machine.run("id", "jobqd", check=False).returncode != 0
     make(machine, "uninstall", *where)
     assert machine.shell("find /srv/package ! -type d") == ""
+
+
+def test_a_package_that_was_staged_without_the_group_serves_from_the_next_boot_on(shop, machine):
+    shop.handlers(HANDLERS)
+    machine.shell("userdel jobqd || true")
+    make(machine, "install", f"VENV={shop.venv}", f"APP_DIR={shop.directory}", "DESTDIR=/srv/package", "PREFIX=/usr")
+    machine.run("cp", "/srv/package/etc/jobqd/jobqd.toml", "/srv/package/etc/jobqd/a.toml")
+    try:
+        machine.shell("cp -a /srv/package/. / && systemctl --root=/ enable jobqd jobqd@a 2>/dev/null")
+        # What makes systemd-sysusers look at a system that was changed from outside: ConditionNeedsUpdate=.
+        machine.shell("rm -f /etc/.updated && rm -rf /run/jobqd*")
+        shop.reboot()
+        assert owned(machine, "/etc/jobqd") == "root jobqd 2750"
+        for unit in ("jobqd", "jobqd@a"):
+            assert machine.show(unit, "ActiveState") == "active", machine.log(unit)
+        greeted(shop)
+    finally:
+        make(machine, "uninstall", "PREFIX=/usr")
+        machine.shell("rm -rf /srv/package")
 
 
 def test_uninstall_takes_away_what_install_brought_and_keeps_what_was_changed(app, machine):
@@ -109,7 +137,7 @@ def test_uninstall_takes_away_what_install_brought_and_keeps_what_was_changed(ap
 # -------------------------------------------------------------------------------------------------- start, and settings
 
 
-def test_the_sample_configuration_starts_and_serves_after_a_boot_too(app, machine):
+def test_the_sample_configuration_starts_and_serves(app, machine):
     app.handlers(HANDLERS)
     app.start()
     user = machine.run("id", "-u", "jobqd").stdout.strip()
@@ -118,8 +146,14 @@ def test_the_sample_configuration_starts_and_serves_after_a_boot_too(app, machin
     assert f'"user":{user},' in result
     assert '"cwd":"/srv/shop"' in result
     assert '"home":"/var/lib/jobqd"' in result
+
+
+def test_an_enabled_unit_serves_after_a_boot(app, machine):
+    app.handlers(HANDLERS)
     machine.systemctl("enable", "--quiet", "jobqd")
-    assert "jobqd.service" in machine.systemctl("list-dependencies", "--plain", "multi-user.target")
+    app.reboot()
+    assert machine.show("jobqd", "ActiveState") == "active", machine.log("jobqd")
+    greeted(app)
 
 
 def test_check_answers_from_anywhere_once_there_are_handlers(app, machine):
@@ -164,6 +198,27 @@ def test_a_configuration_that_cannot_work_fails_once_with_its_reason(app, machin
     assert machine.show("jobqd", "NRestarts") == "0"
     assert machine.show("jobqd", "ExecMainStatus") == "78"
     assert "did you mean concurrency?" in machine.log("jobqd")
+
+
+def test_an_instance_is_made_by_a_copy_of_the_settings(app, machine):
+    app.handlers(HANDLERS)
+    assert f"sudo {MAKE_INSTANCE}" in OPERATIONS.text
+    machine.run(*MAKE_INSTANCE.split())
+    assert owned(machine, "/etc/jobqd/a.toml") == "root jobqd 640"
+    app.start("jobqd@a")
+    greeted(app)
+
+
+@pytest.mark.parametrize("spoilt", ["/etc/jobqd/jobqd.toml", "/etc/jobqd"])
+def test_settings_that_the_daemon_may_not_read_are_told_with_the_commands_that_help(app, machine, spoilt):
+    app.handlers(HANDLERS)
+    machine.run("chgrp", "root", spoilt)
+    machine.run("systemctl", "start", "jobqd", check=False)
+    assert machine.show("jobqd", "ExecMainStatus") == "78"
+    told = re.findall(r"let the group of the unit read it: (.*)", machine.log("jobqd"))
+    assert told, machine.log("jobqd")
+    machine.shell(told[-1].replace("sudo ", ""))
+    app.start()
 
 
 def test_two_instances_run_side_by_side(app, machine):

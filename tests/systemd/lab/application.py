@@ -22,6 +22,12 @@ class Application:
         self.machine = machine
         self.redis = machine.redis()
 
+    def reboot(self) -> None:
+        """Reboot the machine; its Redis is empty then."""
+        self.redis.close()
+        self.machine.reboot()
+        self.redis = self.machine.redis()
+
     # ------------------------------------------------------------------------------------------ what is deployed
 
     def install(self) -> None:
@@ -35,9 +41,15 @@ class Application:
         self.machine.write(f"{self.directory}/handlers.py", text)
 
     def settings(self, instance: str = "", *, tables: str = "", **values: object) -> None:
-        """Write the TOML file of the unit, or of the instance `jobqd@INSTANCE`; `tables` are its [jobs.TYPE]."""
+        """Write the TOML file of the unit, or of the instance `jobqd@INSTANCE`; `tables` are its [jobs.TYPE].
+
+        The file of an instance is made as docs/operations.md says, with the mode and group that this brings about.
+        """
+        file = f"/etc/jobqd/{instance or 'jobqd'}.toml"
+        if instance and not self.machine.exists(file):
+            self.machine.run("cp", "/etc/jobqd/jobqd.toml", file)
         lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
-        self.machine.write(f"/etc/jobqd/{instance or 'jobqd'}.toml", "\n".join([*lines, tables, ""]))
+        self.machine.write(file, "\n".join([*lines, tables, ""]))
 
     # ---------------------------------------------------------------------------------------------------- units
 

@@ -28,13 +28,25 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Machine:
-    """A machine that runs; `pid` is its init's process id on this host, `name` the name of its cgroups."""
+    """A machine that runs; `pid` is its init's process id on this host, `name` the name of its cgroups.
 
-    def __init__(self, pid: int, name: str) -> None:
-        self.pid = pid
+    `booted` returns that process id as soon as the machine has booted, each time anew.
+    """
+
+    def __init__(self, name: str, booted: Callable[[], int]) -> None:
         self.name = name
-        self.root = Path(f"/proc/{pid}/root")
+        self._booted = booted
+        self.pid = booted()
+
+    @property
+    def root(self) -> Path:
         """Its file system, seen from here. An absolute symbolic link in it leads into this host: use `run` there."""
+        return Path(f"/proc/{self.pid}/root")
+
+    def reboot(self) -> None:
+        """Reboot it; returns when every unit that is started at boot has started."""
+        self.run("systemctl", "reboot", check=False)
+        self.pid = self._booted()
 
     # ------------------------------------------------------------------------------------------------- commands
 
@@ -73,12 +85,14 @@ class Machine:
 
     # ---------------------------------------------------------------------------------------------------- files
 
-    def write(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Write a file, and the directories above it."""
+    def write(self, path: str, text: str, mode: int | None = None) -> None:
+        """Write a file, and the directories above it. One that is there keeps its mode unless told; others get 644."""
         file = self.root / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not file.exists()
         file.write_text(text)
-        file.chmod(mode)
+        if fresh or mode is not None:
+            file.chmod(0o644 if mode is None else mode)
 
     def read(self, path: str) -> str:
         """Return the text of a file."""

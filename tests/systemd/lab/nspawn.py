@@ -31,7 +31,9 @@ mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/root"
 cp "$3" "$1/root/srv/shop/"
 shift 3
-exec "$@"
+status=133  # what systemd-nspawn ends with when the machine reboots
+while [ $status = 133 ]; do status=0; "$@" || status=$?; done
+exit $status
 """
 # systemd cleans up after itself only where it is alone. A controller may refuse (cpuset without processors): no loss.
 _ENTER_CGROUPS = """
@@ -53,11 +55,11 @@ def boot(prepared: Prepared) -> Iterator[Machine]:
         process = None
         try:
             with _listening(Path(scratch)) as notices, (Path(scratch) / "console").open("wb") as console:
-                process = _spawn(prepared, name, wheel, Path(scratch) / "notify", console.fileno())
-                machine = Machine(_leader(notices, process, Path(scratch) / "console"), name)
-            pip = f"{VENV}/bin/pip --disable-pip-version-check install --quiet --no-index --no-deps"
-            machine.run(*pip.split(" "), f"/srv/shop/{wheel.name}")
-            yield machine
+                process = started = _spawn(prepared, name, wheel, Path(scratch) / "notify", console.fileno())
+                machine = Machine(name, lambda: _leader(notices, started, Path(scratch) / "console"))
+                pip = f"{VENV}/bin/pip --disable-pip-version-check install --quiet --no-index --no-deps"
+                machine.run(*pip.split(" "), f"/srv/shop/{wheel.name}")
+                yield machine
         finally:
             if process is not None:
                 process.kill()
@@ -96,14 +98,15 @@ def _listening(directory: Path) -> Iterator[socket.socket]:
 
 
 def _leader(notices: socket.socket, process: subprocess.Popen[bytes], console: Path) -> int:
-    """Return the process id of the machine's init once it has booted: systemd-nspawn(1), --notify-ready."""
+    """Return the process id of the machine's init once it has booted (again): systemd-nspawn(1), --notify-ready."""
     deadline = time.monotonic() + _BOOT_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(TimeoutError):
             if "READY=1" in notices.recv(4096).decode().splitlines():
-                # unshare, nspawn, and its child that is process 1 of the machine. The number that nspawn tells is
-                # one of the PID namespace around it.
-                return next(pid for pid in _children(*_children(process.pid)) if _innermost(pid) == 1)
+                # unshare, the shell, nspawn, and its child that is process 1 of the machine. The number that nspawn
+                # tells is one of the PID namespace around it.
+                (shell,) = _children(process.pid)
+                return next(pid for nspawn in _children(shell) for pid in _children(nspawn) if _innermost(pid) == 1)
     ended = f"ended with {process.returncode}" if process.poll() is not None else f"took over {_BOOT_TIMEOUT:g} s"
     raise Unavailable(f"the machine did not boot: it {ended}: {console.read_text(errors='replace')[-500:].strip()}")
 
