@@ -42,10 +42,20 @@ def export(directory: Path) -> Path:
 
     The wheel of jobqd is this directory as it is, so nothing has to be built.
     """
-    archive = _git("archive", previous_commit(), _PACKAGE)
+    _unpack(directory, _PACKAGE)
+    return directory / Path(_PACKAGE).parent
+
+
+def export_source(directory: Path) -> Path:
+    """Unpack the previous version's whole source, of which a wheel can be built. Raises NoPreviousError."""
+    _unpack(directory)
+    return directory
+
+
+def _unpack(directory: Path, *paths: str) -> None:
+    archive = _git("archive", previous_commit(), *paths)
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(directory, filter="data")
-    return directory / Path(_PACKAGE).parent
 
 
 def _git(*arguments: str) -> bytes:

@@ -82,12 +82,12 @@ def prepare(tell: Callable[[str], object] = print) -> Prepared:
     return Prepared(cache, (layer / "layer", root))
 
 
-def build_wheel(directory: Path) -> Path:
-    """Build the wheel of the tree under test into a directory."""
+def build_wheel(directory: Path, source: Path = SOURCE) -> Path:
+    """Build the wheel of a tree, by default the one under test, into a directory."""
     # Without isolation where the backend is there already: it would be downloaded for each build.
     isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    _call([*pip, "wheel", "--no-deps", *isolation, f"--wheel-dir={directory}", str(SOURCE)])
+    _call([*pip, "wheel", "--no-deps", *isolation, f"--wheel-dir={directory}", str(source)])
     return next(directory.glob("jobqd-*.whl"))
 
 
