@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 from tests.systemd.lab import Application, Machine
 
 HANDLERS = """
-import asyncio, re, time
+import asyncio, re, threading, time
 from pathlib import Path
-from jobqd import Handlers, Job
+from jobqd import Handlers, Job, SyncJob
 handlers = Handlers()
 
 def note(*words):
@@ -41,6 +42,19 @@ async def blocks(job: Job):
     note("started", job.id, job.fence)
     if job.fence == 1:
         time.sleep(600)
+
+@handlers.job(timeout="500ms")
+def stalls(job: SyncJob):
+    note("started", job.id, job.fence)
+    if job.fence == 1:
+        threading.Event().wait(600)
+"""
+TURN_LIMIT = 16
+# The voucher bears with a turn for two minutes, so no outage that a test can wait for would matter to it. Here it bears
+# with little more than a connection and a reply, of which each is given up after 5 s.
+IMPATIENT = f"""
+import jobqd.app.vouch
+jobqd.app.vouch.TURN_LIMIT = {TURN_LIMIT}
 """
 
 
@@ -89,22 +103,30 @@ def test_without_redis_it_is_ready_after_ten_seconds_and_waits(app: Application,
     machine.wait_until(lambda: "0 ready" in machine.show("jobqd", "StatusText"), "the live line")
 
 
+def outage(machine: Machine) -> float:
+    """Return for how many seconds Redis has been away, as the status line says."""
+    found = re.search(r"waiting for Redis at \S+ for (?:(\d+)m)?(?:(\d+)s)?", machine.show("jobqd", "StatusText"))
+    return int(found[1] or 0) * 60 + int(found[2] or 0) if found else 0
+
+
 def test_a_redis_that_hangs_is_no_reason_to_be_killed(app: Application, machine: Machine) -> None:
-    app.handlers(HANDLERS)
+    app.handlers(HANDLERS + IMPATIENT)
     app.settings()
     machine.drop_in("jobqd.service", "watchdog", "[Service]\nWatchdogSec=2\n")
     app.start()
     pid = machine.main_pid("jobqd")
+    job = app.enqueue("nap", seconds=1)
+    machine.wait_until(lambda: starts(machine, job), "a job runs")
+    # In the middle of work: its outcome and its lease are to be told to Redis all the time.
     machine.systemctl("kill", "--signal=STOP", "redis-server")
     try:
-        machine.wait_until(
-            lambda: "waiting for Redis at" in machine.show("jobqd", "StatusText"), "an outage of several watchdogs", 40
-        )
+        machine.wait_until(lambda: outage(machine) > 2.5 * TURN_LIMIT, "an outage of several turns", 90)
     finally:
         machine.systemctl("kill", "--signal=CONT", "redis-server")
     app.wait_for(app.enqueue("nap"))
     assert machine.main_pid("jobqd") == pid
     assert machine.show("jobqd", "NRestarts") == "0"
+    assert [entry["MESSAGE"] for entry in machine.journal("jobqd", _PID=str(pid), EVENT="daemon.stuck")] == []
 
 
 def test_a_hung_daemon_is_killed_with_its_stack_and_its_jobs_run_again_at_once(
@@ -148,3 +170,28 @@ def test_a_handler_that_blocks_the_loop_is_given_up_before_the_watchdog_acts(
     app.wait_for(blocker)
     assert (app.job(neighbour)["interruptions"], app.job(blocker)["crashes"]) == ("1", "1")
     assert "crashes" not in app.job(neighbour)
+
+
+def test_a_daemon_without_a_worker_left_says_so_and_is_killed_and_started_again(
+    app: Application, machine: Machine
+) -> None:
+    app.handlers(HANDLERS)
+    app.settings(concurrency=2)
+    machine.drop_in("jobqd.service", "watchdog", "[Service]\nWatchdogSec=10\n")
+    app.start()
+    before = machine.cursor()
+    stalled = [app.enqueue("stalls") for _ in range(2)]
+    machine.wait_until(lambda: all(starts(machine, job) for job in stalled), "both run")
+    waits = app.enqueue("nap")
+    machine.wait_until(
+        lambda: "no worker is left" in machine.show("jobqd", "StatusText"), "the event loop turns and says so"
+    )
+    machine.wait_until(lambda: entries(machine, "Watchdog timeout", before), "the watchdog acts", 30)
+    for job in (*stalled, waits):
+        app.wait_for(job)
+    (stuck,) = machine.journal("jobqd", after=before, EVENT="daemon.stuck")
+    assert (stuck["PRIORITY"], stalled[0] in stuck["MESSAGE"]) == ("2", True)
+    assert entries(machine, "Fatal Python error: Aborted", before)
+    assert len([entry for entry in entries(machine, "in stalls", before) if "handlers.py" in entry["MESSAGE"]]) == 2
+    assert not machine.journal("jobqd", after=before, EVENT="loop.blocked")
+    assert machine.show("jobqd", "NRestarts") == "1"
