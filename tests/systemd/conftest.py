@@ -1,4 +1,4 @@
-"""A booted machine for the session, a fresh application for each test; all is skipped where no machine can boot."""
+"""A booted machine for the session, a fresh application for each test; skipped where none can boot: lab/possible.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.systemd.lab import Application, Machine, Unavailable, boot, prepare
+from tests.systemd.lab import Application, Failed, Machine, Unavailable, boot, prepare, tolerated
 
 _HERE = Path(__file__).parent
 _TIMEOUT = 180
@@ -26,8 +26,10 @@ def machine() -> Iterator[Machine]:
     try:
         with boot(prepare()) as machine:
             yield machine
-    except Unavailable as reason:
-        pytest.skip(f"no systemd lab: {reason}")
+    except (Unavailable, Failed) as reason:
+        if tolerated(reason):
+            pytest.skip(f"no systemd lab: {reason}")
+        pytest.exit(f"no systemd lab, and there should be one: {reason}", returncode=1)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from tests.systemd.lab.application import Application
 from tests.systemd.lab.machine import Machine
 from tests.systemd.lab.nspawn import boot
-from tests.systemd.lab.prepare import Unavailable, prepare
+from tests.systemd.lab.possible import Failed, Unavailable, tolerated
+from tests.systemd.lab.prepare import prepare
 
-__all__ = ["Application", "Machine", "Unavailable", "boot", "prepare"]
+__all__ = ["Application", "Failed", "Machine", "Unavailable", "boot", "prepare", "tolerated"]

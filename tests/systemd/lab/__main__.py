@@ -9,7 +9,7 @@ import argparse
 import signal
 import sys
 
-from tests.systemd.lab import Application, Unavailable, boot, prepare
+from tests.systemd.lab import Application, Failed, Unavailable, boot, prepare
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
             ends = {signal.SIGINT, signal.SIGTERM}
             signal.pthread_sigmask(signal.SIG_BLOCK, ends)
             signal.sigwait(ends)
-    except Unavailable as reason:
+    except (Unavailable, Failed) as reason:
         print(f"no systemd lab here: {reason}", file=sys.stderr)
         return 1
     return 0

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.systemd.lab.machine import Machine
-from tests.systemd.lab.prepare import SOURCE, VENV, Prepared, Unavailable, build_wheel
+from tests.systemd.lab.possible import Failed
+from tests.systemd.lab.prepare import SOURCE, VENV, Prepared, build_wheel
 
-_BOOT_TIMEOUT = 90.0
+_BOOT_TIMEOUT = 120.0
 _CGROUPS = Path("/sys/fs/cgroup")
 _numbers = itertools.count(1)
 _NAMESPACES = "unshare --pid --fork --kill-child=KILL --mount --mount-proc --propagation private"
@@ -48,7 +49,7 @@ exec "$@"
 
 @contextmanager
 def boot(prepared: Prepared) -> Iterator[Machine]:
-    """Boot a machine with the tree under test installed in its /srv/shop/.venv; it ends with the block."""
+    """Boot a machine, which ends with the block, with the tree under test in its /srv/shop/.venv. Raises Failed."""
     name = f"jobqd-lab-{os.getpid()}-{next(_numbers)}"
     with tempfile.TemporaryDirectory() as scratch:
         wheel = build_wheel(Path(scratch))
@@ -108,7 +109,7 @@ def _leader(notices: socket.socket, process: subprocess.Popen[bytes], console: P
                 (shell,) = _children(process.pid)
                 return next(pid for nspawn in _children(shell) for pid in _children(nspawn) if _innermost(pid) == 1)
     ended = f"ended with {process.returncode}" if process.poll() is not None else f"took over {_BOOT_TIMEOUT:g} s"
-    raise Unavailable(f"the machine did not boot: it {ended}: {console.read_text(errors='replace')[-500:].strip()}")
+    raise Failed(f"the machine did not boot: it {ended}: {console.read_text(errors='replace')[-500:].strip()}")
 
 
 def _children(pid: int) -> list[int]:

@@ -13,12 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.systemd.lab.possible import Failed, check, check_mirror
 
 SOURCE = Path(os.environ.get("JOBQD_LAB_SOURCE") or Path(__file__).parents[3])
 """The tree under test; $JOBQD_LAB_SOURCE names another, such as that of an older commit."""
@@ -28,13 +29,9 @@ _PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "ca-certificates", "curl", "make", "procps",
     "redis-server",
 )  # fmt: skip
-_PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter", "unshare", "setpriv")
+_DEBIAN = "http://deb.debian.org/debian"
 # redis-py asks for it below Python 3.11.3, and pip judges that by the version of the host.
 _ALSO = ("async-timeout>=4.0.3",)
-_PROBE = """
-mount -t tmpfs tmpfs "$1" && mkdir "$1/u" "$1/w" "$1/m" \
-    && mount -t overlay overlay -o "lowerdir=/usr,upperdir=$1/u,workdir=$1/w" "$1/m"
-"""
 # In a mount namespace of its own, so that nothing stays mounted whatever happens.
 _BUILD_LAYER = """
 set -e
@@ -54,10 +51,6 @@ printf '%s\\n' 'unixsocket /run/redis/redis-server.sock' 'unixsocketperm 777' 's
 """
 
 
-class Unavailable(Exception):
-    """No lab can be booted here, and why: a reason to skip."""
-
-
 @dataclass(frozen=True)
 class Prepared:
     """What a lab boots from: overlay layers, the topmost first, and wheels that are not installed yet."""
@@ -67,8 +60,8 @@ class Prepared:
 
 
 def prepare(tell: Callable[[str], object] = print) -> Prepared:
-    """Return what to boot from, made now unless it is cached. Raises Unavailable."""
-    _check()
+    """Return what to boot from, made now unless it is cached. Raises Unavailable and Failed."""
+    check()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jobqd-systemd-lab"
     (cache / "mount").mkdir(parents=True, exist_ok=True)
     requirements = _requirements()
@@ -89,24 +82,6 @@ def build_wheel(directory: Path, source: Path = SOURCE) -> Path:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     _call([*pip, "wheel", "--no-deps", *isolation, f"--wheel-dir={directory}", str(source)])
     return next(directory.glob("jobqd-*.whl"))
-
-
-def _check() -> None:
-    if os.geteuid() != 0:
-        raise Unavailable("the systemd lab needs root")
-    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
-    if missing:
-        raise Unavailable(f"no {', '.join(missing)}: apt-get install debootstrap systemd-container")
-    with tempfile.TemporaryDirectory() as directory:
-        probe = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _PROBE, "sh", directory]
-        if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
-            raise Unavailable("no file systems may be mounted here (a container without privileges?)")
-    try:
-        probe_group = next(path for path in (Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup")) if path.is_dir())
-        (probe_group / "jobqd-lab-probe").mkdir(exist_ok=True)
-        (probe_group / "jobqd-lab-probe").rmdir()
-    except (OSError, StopIteration):
-        raise Unavailable("/sys/fs/cgroup cannot be written here") from None
 
 
 def _requirements() -> list[str]:
@@ -140,32 +115,27 @@ def _cached(entry: Path, tell: Callable[[str], object], make: Callable[[Path], N
 
 
 def _make_root(at: Path) -> None:
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", SUITE, str(at), *_mirror()]
-    try:
-        _call(command)
-    except RuntimeError as error:
-        raise Unavailable(f"no Debian for the lab: {error}") from None
+    mirror = _mirror()
+    check_mirror(mirror, SUITE)
+    _call(["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", SUITE, str(at), mirror])
     # Downloaded packages and lists: 60 MB that nobody reads again.
     shutil.rmtree(at / "var/cache/apt")
     shutil.rmtree(at / "var/lib/apt/lists")
 
 
-def _mirror() -> list[str]:
-    """Return where this machine gets the suite from, nothing if from nowhere: debootstrap has a default."""
+def _mirror() -> str:
+    """Return where this machine gets the suite from, else where everybody does."""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
     try:
         lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.split(" ")[0] for line in lines if line.endswith(f" {SUITE} main")][:1]
+        return _DEBIAN
+    return next((line.split(" ")[0] for line in lines if line.endswith(f" {SUITE} main")), _DEBIAN)
 
 
 def _download(requirements: list[str], at: Path) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
-    try:
-        _call([*command, "--only-binary=:all:", f"--python-version={PYTHON}", "--dest", str(at), *requirements])
-    except RuntimeError as error:
-        raise Unavailable(f"no packages for the lab: {error}") from None
+    _call([*command, "--only-binary=:all:", f"--python-version={PYTHON}", "--dest", str(at), *requirements])
 
 
 def _make_layer(root: Path, wheels: Path, requirements: list[str], at: Path) -> None:
@@ -181,4 +151,4 @@ def _call(command: list[str]) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         last = "\n".join(done.stdout.strip().splitlines()[-5:])
-        raise RuntimeError(f"{command[0]} failed with {done.returncode}: {last}")
+        raise Failed(f"{command[0]} failed with {done.returncode}: {last}")
