@@ -30,13 +30,13 @@ _CGROUPS = Path("/sys/fs/cgroup")
 class Machine:
     """A machine that runs; `pid` is its init's process id on this host, `name` the name of its cgroups.
 
-    `booted` returns that process id as soon as the machine has booted, each time anew.
+    `pid_after` gives an order to boot and returns that process id when the machine has booted.
     """
 
-    def __init__(self, name: str, booted: Callable[[], int]) -> None:
+    def __init__(self, name: str, pid: int, pid_after: Callable[[Callable[[], object]], int]) -> None:
         self.name = name
-        self._booted = booted
-        self.pid = booted()
+        self.pid = pid
+        self._pid_after = pid_after
 
     @property
     def root(self) -> Path:
@@ -45,8 +45,7 @@ class Machine:
 
     def reboot(self) -> None:
         """Reboot it; returns when every unit that is started at boot has started."""
-        self.run("systemctl", "reboot", check=False)
-        self.pid = self._booted()
+        self.pid = self._pid_after(lambda: self.run("systemctl", "reboot", check=False))
 
     # ------------------------------------------------------------------------------------------------- commands
 

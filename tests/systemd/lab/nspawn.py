@@ -13,8 +13,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.systemd.lab.machine import Machine
@@ -51,21 +52,42 @@ exec "$@"
 def boot(prepared: Prepared) -> Iterator[Machine]:
     """Boot a machine, which ends with the block, with the tree under test in its /srv/shop/.venv. Raises Failed."""
     name = f"jobqd-lab-{os.getpid()}-{next(_numbers)}"
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, (Path(scratch) / "console").open("wb") as console:
         wheel = build_wheel(Path(scratch))
-        process = None
+        booting = _Booting(Path(scratch))
+        spawn = partial(_spawn, prepared, name, wheel, Path(scratch) / "notify", console.fileno())
         try:
-            with _listening(Path(scratch)) as notices, (Path(scratch) / "console").open("wb") as console:
-                process = started = _spawn(prepared, name, wheel, Path(scratch) / "notify", console.fileno())
-                machine = Machine(name, lambda: _leader(notices, started, Path(scratch) / "console"))
-                pip = f"{VENV}/bin/pip --disable-pip-version-check install --quiet --no-index --no-deps"
-                machine.run(*pip.split(" "), f"/srv/shop/{wheel.name}")
-                yield machine
+            machine = Machine(name, booting.pid_after(lambda: booting.begin(spawn)), booting.pid_after)
+            pip = f"{VENV}/bin/pip --disable-pip-version-check install --quiet --no-index --no-deps"
+            machine.run(*pip.split(" "), f"/srv/shop/{wheel.name}")
+            yield machine
         finally:
-            if process is not None:
-                process.kill()
-                process.wait()
+            booting.end()
             _remove_cgroups(name)
+
+
+class _Booting:
+    """The process that a machine hangs on, and what is told when the machine has booted: at first, and again."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self, spawn: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self._process = spawn()
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def pid_after(self, order: Callable[[], object]) -> int:
+        """Give the order to boot and return the process id of the machine's init once it has."""
+        # Nobody listens in between: a notice that nobody reads holds up nspawn, and at last the machine's systemd.
+        with _listening(self._scratch) as notices:
+            order()
+            assert self._process is not None
+            return _leader(notices, self._process, self._scratch / "console")
 
 
 def _spawn(prepared: Prepared, name: str, wheel: Path, notify: Path, console: int) -> subprocess.Popen[bytes]:
@@ -95,11 +117,14 @@ def _listening(directory: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
         notices.bind(str(directory / "notify"))
         notices.settimeout(0.5)
-        yield notices
+        try:
+            yield notices
+        finally:
+            (directory / "notify").unlink()
 
 
 def _leader(notices: socket.socket, process: subprocess.Popen[bytes], console: Path) -> int:
-    """Return the process id of the machine's init once it has booted (again): systemd-nspawn(1), --notify-ready."""
+    """Return the process id of the machine's init once it has booted: systemd-nspawn(1), --notify-ready."""
     deadline = time.monotonic() + _BOOT_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(TimeoutError):
