@@ -111,6 +111,27 @@ def test_a_stop_lets_ffmpeg_finish_and_does_not_signal_it(shop_app: Application,
     assert (job["status"], job["attempts"], job.get("interruptions")) == ("completed", "1", None)
 
 
+def test_a_quiet_daemon_is_asked_by_signals_that_its_programs_do_not_see(
+    shop_app: Application, machine: Machine
+) -> None:
+    """The command of docs/operations.md: to the main process alone, because a SIGUSR1 ends most programs."""
+    shop_app.settings()
+    shop_app.start()
+    pid = machine.main_pid("jobqd")
+    film = shop_app.enqueue("film", seconds=14)
+    machine.wait_until(lambda: ffmpegs(machine) == 1, "ffmpeg runs")
+    machine.systemctl("kill", "--kill-whom=main", "--signal=SIGUSR1", "jobqd")
+    machine.wait_until(lambda: "; quiet" in machine.show("jobqd", "StatusText"), "the status line")
+    waits = shop_app.enqueue("nap")
+    machine.wait_until(lambda: ", 1 ready" in machine.show("jobqd", "StatusText"), "a job waits")
+    assert ffmpegs(machine) == 1
+    assert ledger(machine, f"started {waits}") == 0
+    machine.systemctl("kill", "--kill-whom=main", "--signal=SIGUSR2", "jobqd")
+    shop_app.wait_for(waits)
+    assert shop_app.wait_for(film)["attempts"] == "1"
+    assert machine.main_pid("jobqd") == pid
+
+
 def test_what_outlasts_the_wait_is_handed_back_and_its_ffmpeg_is_gone(shop_app: Application, machine: Machine) -> None:
     shop_app.settings(drain_timeout="1s")
     shop_app.start()
