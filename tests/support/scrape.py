@@ -60,6 +60,11 @@ class Scrape:
         """The names of all samples, as PromQL knows them."""
         return {name for name, _ in self._values}
 
+    @property
+    def metrics(self) -> set[str]:
+        """The names of all metrics, as the document has them: histograms by one name."""
+        return {f"{family.name}_total" if family.type == "counter" else family.name for family in self.families}
+
     def labels(self, name: str) -> set[str]:
         """The names of the labels of a sample."""
         return {label for found, having in self._values if found == name for label, _ in having}
