@@ -6,17 +6,29 @@ from tests.systemd.lab import Application, Machine
 
 HANDLERS = """
 import asyncio
-from jobqd import Handlers
+from jobqd import Handlers, Job
 handlers = Handlers()
 
 @handlers.job
 async def nap(seconds: float = 0.0):
     await asyncio.sleep(seconds)
+
+@handlers.job
+async def fails():
+    raise RuntimeError("as always")
+
+@handlers.job
+async def speaks(job: Job):
+    job.log.debug("a word")
 """
 
 
 def told(machine: Machine, unit: str, after: str) -> str:
     return "\n".join(str(entry["MESSAGE"]) for entry in machine.journal(unit, after=after))
+
+
+def spoken(machine: Machine, job: str) -> bool:
+    return any("a word" in str(entry["MESSAGE"]) for entry in machine.journal("jobqd", JOB_ID=job))
 
 
 def running(app: Application) -> int:
@@ -40,6 +52,28 @@ def test_a_reload_changes_what_can_change_and_tells_the_difference(app: Applicat
     assert "in force only after a restart: queue: job_queue -> other" in journal
     assert (machine.main_pid("jobqd"), machine.show("jobqd", "ActiveState")) == (pid, "active")
     machine.wait_until(lambda: machine.show("jobqd", "StatusText").startswith("3 workers, 3 running"), "the status")
+
+
+def test_caps_the_retry_policy_and_the_log_level_take_effect(app: Application, machine: Machine) -> None:
+    app.handlers(HANDLERS)
+    app.settings(max_attempts=1, retry_delay="50ms", log_level="info", tables="[jobs.nap]\nconcurrency = 1\n")
+    app.start()
+    for _ in range(4):
+        app.enqueue("nap", seconds=300)
+    # Behind the naps: those at the cap are put aside by then.
+    assert app.wait_for(app.enqueue("fails", priority=1), "failed")["attempts"] == "1"
+    quiet = app.enqueue("speaks")
+    app.wait_for(quiet)
+    assert running(app) == 1
+    app.settings(max_attempts=3, retry_delay="50ms", log_level="debug", tables="[jobs.nap]\nconcurrency = 3\n")
+    machine.systemctl("reload", "jobqd")
+    machine.wait_until(lambda: running(app) == 3, "three run")
+    assert app.wait_for(app.enqueue("fails"), "failed")["attempts"] == "3"
+    loud = app.enqueue("speaks")
+    app.wait_for(loud)
+    words = machine.wait_until(lambda: [job for job in (quiet, loud) if spoken(machine, job)], "its word")
+    assert words == [loud]
+    assert machine.show("jobqd", "NRestarts") == "0"
 
 
 def test_a_bad_file_fails_the_reload_with_its_reason_and_nothing_changes(app: Application, machine: Machine) -> None:
