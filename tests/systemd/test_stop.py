@@ -220,6 +220,27 @@ def test_the_kernel_kills_a_child_for_its_memory_and_only_that_run_fails(
     assert (machine.main_pid("jobqd"), machine.show("jobqd", "NRestarts")) == (pid, "0")
 
 
+@pytest.mark.parametrize("unit", ["jobqd", "jobqd@b"])
+def test_a_child_that_the_kernel_killed_is_no_reason_to_stop_the_unit(app: Application, machine: Machine, unit) -> None:
+    assert machine.show(unit, "OOMPolicy") == "continue"
+
+
+def test_systemd_itself_sees_the_kernel_kill_a_child_and_leaves_the_unit(
+    shop_app: Application, machine: Machine
+) -> None:
+    if not machine.limits_memory:
+        pytest.skip("cgroup v1, or no memory controller: systemd can neither limit a unit's memory nor see such a kill")
+    shop_app.settings(retry_delay="100ms")
+    machine.drop_in("jobqd.service", "memory", f"[Service]\nMemoryMax={ENOUGH}\nMemorySwapMax=0\n")
+    shop_app.start()
+    pid = machine.main_pid("jobqd")
+    before = machine.cursor()
+    shop_app.wait_for(shop_app.enqueue("eats_in_a_child"), timeout=60)
+    told = [str(entry["MESSAGE"]) for entry in machine.journal("jobqd", after=before)]
+    assert [message for message in told if "killed by the OOM killer" in message], told
+    assert (machine.main_pid("jobqd"), machine.show("jobqd", "NRestarts")) == (pid, "0")
+
+
 def test_the_kernel_kills_the_daemon_for_its_memory_and_its_jobs_run_again(
     shop_app: Application, machine: Machine
 ) -> None:

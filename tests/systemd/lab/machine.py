@@ -125,6 +125,12 @@ class Machine:
                     return int(status.parent.name)
         raise AssertionError(f"there is no process {inside} in the machine")
 
+    @property
+    def limits_memory(self) -> bool:
+        """Whether `MemoryMax=` of a unit works: it needs cgroup v2 with the memory controller handed to the machine."""
+        controllers = self.root / "sys/fs/cgroup/cgroup.controllers"
+        return controllers.exists() and "memory" in controllers.read_text().split()
+
     def limit_memory(self, inside: int, size: int) -> None:
         """Let the kernel kill processes (OOM) once this one and its later children use more than `size` bytes together.
 
