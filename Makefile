@@ -86,6 +86,7 @@ UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
 SYSUSERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d
 TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
 SHARE = $(DESTDIR)$(PREFIX)/share/jobqd
+FIRST = $(SHARE)/as-installed
 ETC = $(DESTDIR)/etc/jobqd
 UNIT = '$(VENV)/bin/jobqd' unit --app-dir '$(APP_DIR)' --user '$(USER)'
 # Nothing of the running system is touched when a package is built (DESTDIR), or in an image whose systemd does not run.
@@ -116,8 +117,10 @@ install:
 	@test -d '$(ETC)' || install -d -m 750 '$(ETC)'
 	@chmod g+s '$(ETC)'
 	@# Never overwritten. The daemon's group reads the settings; passwords in the environment only systemd does.
-	@test -e '$(ETC)/jobqd.toml' || install -m 640 '$(SHARE)/jobqd.toml' '$(ETC)'
-	@test -e '$(ETC)/jobqd.env' || install -m 600 '$(SHARE)/jobqd.env' '$(ETC)'
+	@# What they were at first is kept: by it uninstall knows, after any number of upgrades, whether they were changed.
+	@install -d '$(FIRST)'
+	@test -e '$(ETC)/jobqd.toml' || { install -m 640 '$(SHARE)/jobqd.toml' '$(ETC)'; cp '$(SHARE)/jobqd.toml' '$(FIRST)'; }
+	@test -e '$(ETC)/jobqd.env' || { install -m 600 '$(SHARE)/jobqd.env' '$(ETC)'; cp '$(SHARE)/jobqd.env' '$(FIRST)'; }
 	@$(ON_HERE) systemd-sysusers '$(SYSUSERS)/jobqd.conf'
 	@$(ON_HERE) systemd-tmpfiles --create '$(TMPFILES)/jobqd.conf'
 	@$(ON_HERE) systemctl daemon-reload
@@ -132,10 +135,12 @@ uninstall:
 	@$(ON_HERE) systemctl stop 'jobqd@*.service'
 	@rm -f '$(UNITS)/jobqd.service' '$(UNITS)/jobqd@.service' '$(SYSUSERS)/jobqd.conf' '$(TMPFILES)/jobqd.conf'
 	@for name in jobqd jobq; do link='$(DESTDIR)$(PREFIX)'/bin/$$name; ! test -L "$$link" || rm "$$link"; done
-	@for name in jobqd.toml jobqd.env; do \
-		! cmp -s '$(SHARE)'/$$name '$(ETC)'/$$name || rm '$(ETC)'/$$name; \
-		! test -e '$(ETC)'/$$name || echo "Kept $(ETC)/$$name, which was changed."; done
+	@for name in jobqd.toml jobqd.env; do ! cmp -s '$(FIRST)'/$$name '$(ETC)'/$$name || rm '$(ETC)'/$$name; done
 	@rm -rf '$(SHARE)'
 	@rmdir '$(ETC)' 2>/dev/null || true
+	@# Settings that were changed or made, passwords, drop-ins, units of single instances; and what the handlers wrote.
+	@for kept in '$(ETC)'/* '$(DESTDIR)'/etc/systemd/system/jobqd* '$(DESTDIR)/var/lib/jobqd'; do \
+		! test -e "$$kept" || echo "Kept $$kept"; done
+	@$(ON_HERE) ! id -u '$(USER)' >/dev/null 2>&1 || echo 'Kept the user $(USER)'
 	@$(ON_HERE) rm -rf /run/jobqd /run/jobqd-*
 	@$(ON_HERE) systemctl daemon-reload

@@ -37,6 +37,11 @@ def owned(machine: Machine, path: str) -> str:
     return machine.run("stat", "--format=%U %G %a", path).stdout.strip()
 
 
+def kept(told: str) -> list[str]:
+    """Return what uninstall says that it has kept."""
+    return [line.removeprefix("Kept ") for line in told.splitlines() if line.startswith("Kept ")]
+
+
 # ------------------------------------------------------------------------------------------------------- make install
 
 
@@ -88,9 +93,10 @@ def test_a_staged_install_touches_nothing_else(shop, machine):
     assert files == [
         "./etc/jobqd/jobqd.env", "./etc/jobqd/jobqd.toml", "./usr/bin/jobq", "./usr/bin/jobqd",
         "./usr/lib/systemd/system/jobqd.service", "./usr/lib/systemd/system/jobqd@.service",
-        "./usr/lib/sysusers.d/jobqd.conf", "./usr/lib/tmpfiles.d/jobqd.conf", "./usr/share/jobqd/gpu.conf",
-        "./usr/share/jobqd/jobqd.env", "./usr/share/jobqd/jobqd.toml", "./usr/share/jobqd/redis-acl.conf",
-        "./usr/share/jobqd/relax.conf", "./usr/share/jobqd/strict.conf",
+        "./usr/lib/sysusers.d/jobqd.conf", "./usr/lib/tmpfiles.d/jobqd.conf",
+        "./usr/share/jobqd/as-installed/jobqd.env", "./usr/share/jobqd/as-installed/jobqd.toml",
+        "./usr/share/jobqd/gpu.conf", "./usr/share/jobqd/jobqd.env", "./usr/share/jobqd/jobqd.toml",
+        "./usr/share/jobqd/redis-acl.conf", "./usr/share/jobqd/relax.conf", "./usr/share/jobqd/strict.conf",
     ]  # fmt: skip
     assert "\nUser=shop\n" in machine.read("/srv/package/usr/lib/systemd/system/jobqd.service")
     assert "\nu shop " in machine.read("/srv/package/usr/lib/sysusers.d/jobqd.conf")
@@ -126,12 +132,37 @@ def test_uninstall_takes_away_what_install_brought_and_keeps_what_was_changed(ap
     machine.systemctl("enable", "jobqd", "jobqd@late")
     machine.write("/etc/jobqd/jobqd.toml", "concurrency = 3\n")
     told = make(machine, "uninstall").stdout
-    assert "Kept /etc/jobqd/jobqd.toml" in told
+    assert kept(told) == ["/etc/jobqd/jobqd.toml", "/var/lib/jobqd", "the user jobqd"]
     assert machine.systemctl("is-active", "jobqd", check=False) == "inactive"
     left = machine.shell("find / -xdev -name '*jobqd*' -path '/[eu]*' -not -path '/usr/src/*'").split()
     assert left == ["/etc/jobqd", "/etc/jobqd/jobqd.toml"]
     assert not machine.exists("/usr/local/bin/jobq")
     assert machine.exists("/var/lib/jobqd")
+
+
+def test_uninstall_after_an_upgrade_takes_settings_that_nobody_has_changed(app, machine):
+    """An upgrade brings newer samples, and leaves those that were installed first."""
+    machine.shell("mkdir /tmp/newer && cp -r /usr/src/jobqd/{Makefile,config,systemd} /tmp/newer")
+    for sample in ("jobqd.toml", "jobqd.env"):
+        machine.shell(f"echo '# new in this version' >> /tmp/newer/config/{sample}")
+    upgrade = ["make", "-C", "/tmp/newer", "install", f"VENV={app.venv}", f"APP_DIR={app.directory}"]
+    machine.run(*upgrade)
+    assert "new in this version" in machine.read("/usr/local/share/jobqd/jobqd.toml")
+    assert "new in this version" not in machine.read("/etc/jobqd/jobqd.toml")
+    assert kept(machine.run("make", "-C", "/tmp/newer", "uninstall").stdout) == ["the user jobqd"]
+    assert not machine.exists("/etc/jobqd")
+    machine.shell("rm -r /tmp/newer")
+
+
+def test_uninstall_names_whatever_an_administrator_has_added(app, machine):
+    machine.run(*MAKE_INSTANCE.split())
+    machine.write("/etc/jobqd/redis_password", "open-sesame\n", mode=0o600)
+    machine.drop_in("jobqd@.service", "override", "[Service]\nNice=5\n")
+    told = kept(make(machine, "uninstall").stdout)
+    assert told == [
+        "/etc/jobqd/a.toml", "/etc/jobqd/redis_password", "/etc/systemd/system/jobqd@.service.d", "the user jobqd"
+    ]  # fmt: skip
+    assert all(machine.exists(path) for path in told[:-1])
 
 
 # -------------------------------------------------------------------------------------------------- start, and settings
