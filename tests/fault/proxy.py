@@ -190,8 +190,10 @@ class _Pipe:
         self._proxy = proxy
         self._reader, self._writer = reader, writer
         self._lose_reply = False
+        self._serving: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
+        self._serving = asyncio.current_task()
         upstream_writer: asyncio.StreamWriter | None = None
         pumps: list[asyncio.Task[None]] = []
         try:
@@ -206,10 +208,10 @@ class _Pipe:
         finally:
             for pump in pumps:
                 pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
             self._writer.close()
             if upstream_writer is not None:
                 upstream_writer.close()
+            await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _requests(self, upstream: asyncio.StreamWriter) -> None:
         buffer = b""
@@ -246,6 +248,9 @@ class _Pipe:
         with contextlib.suppress(OSError):
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._writer.transport.abort()
+        # What a partition or a delay holds back is lost with its connection.
+        if self._serving is not None:
+            self._serving.cancel()
 
 
 def request_size(buffer: bytes) -> int:
