@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobqd.clock import Log
+from jobqd.clock import Clock, Log, SystemClock
 from jobqd.errors import ConfigError
 from jobqd.settings import Loaded, Settings
 from jobqd.settings.display import shown_value, subject
@@ -24,6 +24,8 @@ LIVE = frozenset({
 Again = Callable[[Mapping[str, str]], Loaded]
 """Reads the configuration from where the daemon had it, given the environment. Raises ConfigError."""
 _PREFIX = "JOBQD_"
+_APART = 1.0
+"""Seconds from the end of a reload to the next one that a signal asks for: a storm of signals is few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Reloader:
     def __init__(
         self, configuration: Configuration, notifier: Notifier, log: Log, *,
         adopt: Callable[[Settings], None], warn: Callable[[Settings], list[str]], state: Callable[[], str],
+        clock: Clock | None = None,
     ) -> None:  # fmt: skip
         """`warn` returns sentences about settings; `state` is the daemon's: starting, running or stopping."""
         self._settings = configuration.settings
@@ -98,19 +101,27 @@ class Reloader:
         self._adopt = adopt
         self._warn = warn
         self._state = state
+        self._clock: Clock = clock or SystemClock()
+        self._ended: float | None = None
         self._asked = asyncio.Event()
         self._turn = asyncio.Lock()
 
     def ask(self) -> None:
-        """Reload soon; any number of these at once is one."""
+        """Reload within a second; any number of these meanwhile is one."""
         self._asked.set()
 
     async def run(self) -> None:
         """Reload whenever asked, until cancelled."""
         while True:
             await self._asked.wait()
+            while (early := self._early()) > 0:
+                await self._clock.sleep(early)
             self._asked.clear()
             await self.reload()
+
+    def _early(self) -> float:
+        """Return for how long a signal has to wait: whoever asks at the socket is answered at once."""
+        return 0.0 if self._ended is None else self._ended + _APART - self._clock.monotonic()
 
     async def reload(self, variables: Mapping[str, str] | None = None) -> Report:
         """Reload now; `variables`, those of JOBQD_*, take the place of the environment's if given. Never raises."""
@@ -123,6 +134,7 @@ class Reloader:
             try:
                 return await self._reload(self._environ if variables is None else self._with(variables))
             finally:
+                self._ended = self._clock.monotonic()
                 if state == "running":
                     self._notifier.ready()
 
