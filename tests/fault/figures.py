@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tests.fault.checker import Books
+from tests.fault.books import Books
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _own_ends(books: Books, job_id: str) -> int:
     if job_id not in books.jobs:
         return 1
     job = books.jobs[job_id]
-    others = (job_id in books.snoozed) + books.revived.get(job_id, 0) + (job.get("status") == "cancelled")
+    others = (job_id in books.snoozed) + len(books.earlier.get(job_id, ())) + (job.get("status") == "cancelled")
     return int(job.get("attempts", 0)) + others
 
 

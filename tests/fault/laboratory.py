@@ -12,103 +12,17 @@ import redis
 
 from jobqd.client import Queue
 from jobqd.keys import Keys
-from tests.fault.checker import TERMINAL, Books, read_books, violations
+from tests.fault.books import TERMINAL, Books, read_books
+from tests.fault.checker import violations
 from tests.fault.figures import Figures, count_duplicates, reruns
+from tests.fault.handlers import HANDLERS
 from tests.fault.ledger import RunLedger
+from tests.fault.load import LOAD
+from tests.fault.outages import TIMEOUTS, Outages
 from tests.redis_server import RedisServer, binaries
 from tests.support.daemon import Daemon
 from tests.support.waiting import eventually
 from tests.support.workshop import Workshop, workshop
-
-HANDLERS = """
-import ctypes, re
-from tests.fault.failpoints import arm
-from tests.fault.ledger import RunLedger
-arm(Path(__file__).parent)
-runs = RunLedger(Path(__file__).parent)
-
-@handlers.job("effect")
-async def effect(job: Job, seconds: float = 0.0):
-    runs.start(job)
-    await asyncio.sleep(seconds)
-    runs.end(job)
-    return {"fence": job.fence, "pid": os.getpid()}
-
-@handlers.job("gated")
-async def gated(job: Job):
-    runs.start(job)
-    await ledger.gate("gate")
-    runs.end(job)
-    return {"fence": job.fence, "pid": os.getpid()}
-
-@handlers.job("first_run_gated")
-async def first_run_gated(job: Job):
-    runs.start(job)
-    if job.fence == 1:
-        await ledger.gate("gate")
-    runs.end(job)
-    return {"fence": job.fence, "pid": os.getpid()}
-
-@handlers.job("flaky")
-async def flaky(job: Job):
-    runs.start(job)
-    if job.attempt == 1:
-        raise ValueError("the first attempt fails")
-    runs.end(job)
-    return {"fence": job.fence, "pid": os.getpid()}
-
-@handlers.job("snoozes")
-async def snoozes(job: Job):
-    runs.start(job)
-    if job.fence == 1:
-        raise Snooze("50ms")
-    runs.end(job)
-    return {"fence": job.fence, "pid": os.getpid()}
-
-@handlers.job("hopeless")
-async def hopeless(job: Job):
-    runs.start(job)
-    raise Fail("for good")
-
-@handlers.job("dies")
-async def dies(job: Job, how: str):
-    runs.start(job)
-    await asyncio.sleep(0.1)  # its neighbours have begun
-    if how == "abort":
-        os.abort()
-    ctypes.string_at(0)
-
-@handlers.job("film")
-async def film(job: Job):
-    runs.start(job)
-    program = 'trap "echo SIGINT >> $0.log" INT; trap "echo SIGTERM >> $0.log; exit 1" TERM; echo $$ >> $0.pid; ' \
-        'while [ ! -e $0.end ]; do sleep 0.02; done; echo end >> $0.log'
-    await job.exec("sh", "-c", program, str(Path(__file__).parent / job.id))
-    runs.end(job)
-    return {"fence": job.fence, "pid": os.getpid()}
-
-@handlers.job("reports")
-async def reports(job: Job, times: int = 100):
-    runs.start(job)
-    for i in range(times):
-        await job.progress(i * 100 / times, step="x" * 200)
-    runs.end(job)
-    return {"fence": job.fence, "pid": os.getpid()}
-
-@handlers.job("holds")
-async def holds(job: Job):
-    runs.start(job)
-    await ledger.gate("hold")
-    # A regular expression that keeps the interpreter's lock: no other thread of the process runs again.
-    re.match("(a+)+$", "a" * 40 + "b")
-
-@handlers.job("blocks")
-async def blocks(job: Job):
-    runs.start(job)
-    ledger.gate_in_thread("unblock")
-    runs.end(job)
-    return {"fence": job.fence, "pid": os.getpid()}
-"""
 
 
 class Laboratory:
@@ -125,6 +39,7 @@ class Laboratory:
         self.faults: list[float] = []
         self.outages: list[float] = []
         """For each outage that ended: how long after it the first job ended."""
+        self._outages = Outages()
         self._numbers = iter(range(1_000_000))
 
     @property
@@ -177,6 +92,14 @@ class Laboratory:
             logs = "\n".join(map(_troubles, self.shop.daemons))
             raise AssertionError(f"{error}\n{still}\n{logs}") from None
 
+    def wait_refused(self, count: int) -> None:
+        """Return when so many outcomes were refused."""
+
+        def refused() -> int:
+            return int(self.redis.hget(self.keys.counters, "refused") or 0)
+
+        eventually(lambda: refused() >= count, f"{count} refused outcomes, {refused()} so far")
+
     def fault(self) -> None:
         """Take note that the fault strikes now: recovery is measured from the last one."""
         self.faults.append(time.monotonic())
@@ -186,22 +109,23 @@ class Laboratory:
         time.sleep(seconds)
 
     def books(self, **more: Any) -> Books:
-        """Read everything that the invariants speak of, once the counters have stood still."""
+        """Read everything that the invariants speak of; nothing may run any more."""
         books = read_books(self.redis, self.keys, self.acknowledged, self.ledger.runs())
         for name, value in more.items():
             setattr(books, name, value)
         return books
 
     def check(self, title: str, injected: str, *, refused: int | None = None, duplicates: int | None = None,
-              bound: float | None = None, without: str = "", **more: Any) -> Figures:  # fmt: skip
+              crashes: int | None = None, interruptions: int | None = None, bound: float | None = None,
+              due: float = 0.0, without: str = "", **more: Any) -> Figures:  # fmt: skip
         """Hold ledger and Redis against each other; returns and prints the figures.
 
         `refused` is the least number of outcomes that must have been refused, `duplicates` the exact number of runs
-        that were lost or interrupted (0: nobody may be charged either), `bound` the longest recovery in seconds (R),
-        `without` the letters of invariants that this fault is known to break.
+        that were lost or interrupted (0: nobody may be charged either), `crashes` and `interruptions` what all jobs
+        together must have been charged, `bound` the longest recovery in seconds (R) after what has to pass first
+        (`due`: a lease, a timeout), `without` the letters of invariants that this fault is known to break.
         """
-        if refused:
-            eventually(lambda: int(self.redis.hget(self.keys.counters, "refused") or 0) >= refused, "refused outcomes")
+        self.wait_refused(refused or 0)
         books = self.books(**more)
         figures = Figures(
             title, injected, len(books.acknowledged), sum(map(len, books.runs.values())), count_duplicates(books),
@@ -211,23 +135,39 @@ class Laboratory:
         found = violations(books)
         if duplicates is not None and figures.duplicates != duplicates:
             found.append(f"O: {figures.duplicates} duplicates, {duplicates} expected")
+        wanted = {"crashes": crashes, "interruptions": interruptions}
         if duplicates == 0:
-            charged = [job_id for job_id, job in books.jobs.items() if job.keys() & {"crashes", "interruptions"}]
-            found += [f"A: {job_id} was charged, though no run of it was lost" for job_id in charged]
-        if bound is not None and figures.recoveries and max(figures.recoveries) > bound:
-            found.append(f"R: recovered after {max(figures.recoveries):.2f} s, the bound is {bound:g} s")
+            wanted = {name: count or 0 for name, count in wanted.items()}
+        found += [
+            f"A: {books.charged(name)} {name} were charged, {count} expected"
+            for name, count in wanted.items() if count not in (None, books.charged(name))
+        ]  # fmt: skip
+        if bound is not None and max(figures.recoveries, default=0.0) > due + bound * LOAD:
+            limit = f"{due:g} s and {bound:g} s, or {LOAD:g} times that on a machine under load"
+            found.append(f"R: recovered after {max(figures.recoveries):.2f} s, the bound is {limit}")
         found = [text for text in found if text[0] not in without]
         crashed = [daemon for daemon in self.shop.daemons if _crashed(daemon)]
         logs = "\n".join(map(_troubles, self.shop.daemons if found else crashed))
         assert not found, "\n".join([figures.line(), *found, logs])
         assert not crashed, logs
+        for daemon in self.shop.daemons:
+            self._outages.judge(daemon)
         return figures
 
-    def outage_over(self) -> None:
-        """Take note how long after the end of an outage, which is now, a job ends that was put now."""
+    def outage(self) -> None:
+        """Take note that Redis goes away now."""
+        self._outages.begin()
+
+    def outage_over(self, *, noticed: float = TIMEOUTS) -> None:
+        """Take note that it is back now, and how long after that a job ends that was put now.
+
+        The daemons have told of it after `noticed` seconds at the latest, if it lasted as long.
+        """
+        self._outages.end()
         began = time.monotonic()
         self.wait_ended(self.put(1))
         self.outages.append(time.monotonic() - began)
+        self._outages.over(noticed)
 
 
 def _crashed(daemon: Daemon) -> bool:

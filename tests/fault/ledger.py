@@ -35,13 +35,14 @@ class RunLedger:
 
     def start(self, job: Any) -> None:
         """Note that a run of this job begins."""
-        self._note("start", job)
+        self.note("start", job)
 
     def end(self, job: Any) -> None:
         """Note that its effect is made; what follows is only the return."""
-        self._note("end", job)
+        self.note("end", job)
 
-    def _note(self, what: str, job: Any) -> None:
+    def note(self, what: str, job: Any) -> None:
+        """Note something else that a run has done."""
         line = f"{what} {job.id} {job.attempt} {job.fence} {os.getpid()} {time.monotonic():.6f}\n"
         descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
@@ -64,7 +65,7 @@ class RunLedger:
         for what, job_id, attempt, fence, pid, at in self.lines():
             if what == "start":
                 runs[job_id].append(LedgerRun(job_id, int(attempt), int(fence), int(pid), float(at)))
-            else:
+            elif what == "end":
                 name = (int(pid), int(fence))
                 open_runs = (run for run in reversed(runs[job_id]) if run.name == name and run.ended is None)
                 next(open_runs).ended = float(at)
