@@ -69,25 +69,24 @@ def test_row_26_the_same_id_again_while_it_has_not_ended(lab: Laboratory, state:
     assert lab.redis.hget(lab.keys.counters, "entered") == "1"
 
 
-@pytest.mark.parametrize("state", ["completed", long("cancelled")])
+@pytest.mark.parametrize("state", ["completed", long("cancelled"), "failed"])
 def test_row_26_the_same_id_again_after_its_end(lab: Laboratory, state: str) -> None:
-    daemon = lab.start() if state == "completed" else None
-    again(lab, "effect")
-    if state == "completed":
-        lab.wait_ended()
-        assert daemon is not None
-    else:
+    again(lab, "hopeless" if state == "failed" else "effect")
+    if state == "cancelled":
         asyncio.run(cancel(lab))
-        lab.start()
-    again(lab, "effect")
-    runs = 2 if state == "completed" else 1
-    eventually(lambda: lab.ledger.count("end") == runs, f"{runs} runs in all")
+    lab.start()
     lab.wait_ended()
+    again(lab, "effect")
+    eventually(lambda: lab.ledger.count("end") == (2 if state == "completed" else 1), "the run of the new job")
+    lab.wait_ended()
+    lab.check(
+        f"row 26 {state}", "HSET and ZADD of an id that has ended", duplicates=0, earlier={SAME: [state]},
+    )  # fmt: skip
     job = lab.redis.hgetall(lab.keys.job(SAME))
+    runs = lab.ledger.count("start")
     assert (job["status"], job["attempts"], job["fence"]) == ("completed", "1", str(runs))
-    counters = lab.redis.hgetall(lab.keys.counters)
-    assert counters["entered"] == "2"
-    assert lab.redis.ttl(lab.keys.job(SAME)) > 0
+    assert job.keys().isdisjoint({"error", "error_type", "traceback", "_history"})
+    assert lab.redis.hget(lab.keys.counters, "entered") == "2"
 
 
 async def cancel(lab: Laboratory) -> None:
