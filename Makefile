@@ -56,7 +56,7 @@ test-systemd: $(DEV)/.test
 	@$(BIN)/python -m pytest tests/systemd $(TESTS)
 
 faults: $(DEV)/.test
-	@JOBQD_FAULTS=all $(BIN)/python -m pytest -rP tests/fault $(TESTS)
+	@JOBQD_FAULTS=all $(BIN)/python -m pytest tests/fault $(TESTS)
 
 MINUTES ?= 10
 

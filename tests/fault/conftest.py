@@ -7,14 +7,18 @@ answers differ between versions, run on all of them with JOBQD_FAULTS=all. JOBQD
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.fault.figures import published
 from tests.fault.laboratory import Laboratory, laboratory, release
 from tests.redis_server import VERSIONS, binaries
+
+_VERSION = re.compile(r"\[(redis-[\d.]+)")
 
 MakeLaboratory = Callable[..., Laboratory]
 
@@ -48,6 +52,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [item for item in items if item.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Hand a scenario's figures to its report, which reaches the summary from another process too."""
+    published.clear()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.extend(("figures", line) for line in published)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what each scenario injected, and what came of it."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    lines = [
+        f"{text} [{_VERSION.findall(report.nodeid)[0]}]"
+        for report in reports if report.when == "call" for name, text in report.user_properties if name == "figures"
+    ]  # fmt: skip
+    if lines:
+        terminalreporter.section("faults injected, and what came of them")
+        for line in sorted(lines, key=row_number):
+            terminalreporter.write_line(line)
+
+
+def row_number(line: str) -> tuple[int, str]:
+    """Return what figures are sorted by."""
+    found = re.match(r"row (\d+)", line)
+    return int(found[1]) if found else 0, line
 
 
 @pytest.fixture

@@ -8,6 +8,9 @@ from itertools import pairwise
 
 from tests.fault.books import Books
 
+published: list[str] = []
+"""The lines of the test that runs, for the summary of the whole run; pytest runs one at a time in a process."""
+
 
 @dataclass(frozen=True)
 class Figures:

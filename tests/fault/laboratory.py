@@ -14,7 +14,7 @@ from jobqd.client import Queue
 from jobqd.keys import Keys
 from tests.fault.books import TERMINAL, Books, read_books
 from tests.fault.checker import violations
-from tests.fault.figures import Figures, count_duplicates, reruns
+from tests.fault.figures import Figures, count_duplicates, published, reruns
 from tests.fault.handlers import HANDLERS
 from tests.fault.ledger import RunLedger
 from tests.fault.load import LOAD
@@ -132,6 +132,7 @@ class Laboratory:
             books.counters.get("refused", 0), self.outages or reruns(books, self.faults),
         )  # fmt: skip
         print(figures.line())
+        published.append(figures.line())
         found = violations(books)
         if duplicates is not None and figures.duplicates != duplicates:
             found.append(f"O: {figures.duplicates} duplicates, {duplicates} expected")
