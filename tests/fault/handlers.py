@@ -97,10 +97,11 @@ async def film(job: Job):
     return {"fence": job.fence, "pid": os.getpid()}
 
 @handlers.job("reports")
-async def reports(job: Job, times: int = 100):
+async def reports(job: Job, times: int = 100, pause: float = 0.0):
     runs.start(job)
     for i in range(times):
         await job.progress(i * 100 / times, step="x" * 200)
+        await asyncio.sleep(pause)
     runs.end(job)
     return {"fence": job.fence, "pid": os.getpid()}
 
