@@ -118,4 +118,14 @@ async def blocks(job: Job):
     ledger.gate_in_thread("unblock")
     runs.end(job)
     return {"fence": job.fence, "pid": os.getpid()}
+
+@handlers.job("spins")
+async def spins(job: Job):
+    runs.start(job)
+    # Python code without a pause: other threads get the interpreter's lock by turns.
+    turns = 0
+    while turns % 10000 or not ledger.is_open("unblock"):
+        turns += 1
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
 """

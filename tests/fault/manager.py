@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from tests.support.daemon import Daemon
@@ -57,6 +58,11 @@ class Manager:
         last = self._last_sign()
         daemon.signal(signal.SIGABRT)
         return last
+
+    def longest_silence(self) -> float:
+        """Return the longest time (s) so far without a sign of a service, since it was ready."""
+        signs = [*sorted(self.times("READY=1") + self.times("WATCHDOG=1")), time.monotonic()]
+        return max(later - earlier for earlier, later in pairwise(signs))
 
     def _last_sign(self) -> float:
         return max(self.times("READY=1") + self.times("WATCHDOG=1"))

@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from tests.fault.laboratory import Laboratory
-from tests.fault.manager import manager
+from tests.fault.manager import Manager, manager
 from tests.fault.scenes import wait_until_it_sweeps
 from tests.support.waiting import eventually
 
 
+@pytest.fixture
+def systemd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], Manager]]:
+    """Let the daemons that are made from now on have a watchdog of so many seconds."""
+    with ExitStack() as stack:
+
+        def watch(watchdog: float) -> Manager:
+            made = stack.enter_context(manager(watchdog))
+            for name, value in made.environ.items():
+                monkeypatch.setenv(name, value)
+            return made
+
+        yield watch
+
+
 @pytest.mark.long
-def test_row_06_a_handler_blocks_the_loop_for_10_s(lab: Laboratory) -> None:
-    first = lab.start("a", lease="2s")
+@pytest.mark.parametrize(("job_type", "where"), [("blocks", "gate_in_thread"), ("spins", "in spins")])
+def test_row_06_a_handler_blocks_the_loop_for_10_s(
+    lab: Laboratory, systemd: Callable[[float], Manager], job_type: str, where: str
+) -> None:
     second = lab.start("b", lease="2s")
+    watchdog = systemd(30.0)
+    first = lab.start("a", lease="2s")
     wait_until_it_sweeps(lab, second)
     second.signal(signal.SIGSTOP)
     lab.put(4, "gated")
     lab.wait_started(4)
-    lab.put(1, "blocks")
+    (blocker,) = lab.put(1, job_type)
     lab.wait_started(5)
     second.signal(signal.SIGCONT)
-    record = first.wait_for("loop.blocked", job_type="blocks")
-    assert "gate_in_thread" in record["stack"]
+    record = first.wait_for("loop.blocked", job_type=job_type, job_id=blocker)
+    assert where in record["stack"]
     lab.hold(10)
     lab.gates.open("unblock")
     lab.gates.open("gate")
     lab.wait_ended()
-    lab.check("row 6", "the loop blocked for 10 s, lease 2 s", duplicates=0)
-    assert first.of("loop.unblocked")
+    lab.check(f"row 6 {job_type}", "the loop blocked for 10 s, lease 2 s, watchdog 30 s", duplicates=0)
+    assert first.wait_for("loop.unblocked")
+    assert watchdog.longest_silence() < watchdog.watchdog
+    assert first.stop() == 0
 
 
 @pytest.mark.long
-def test_row_06_a_handler_blocks_the_loop_for_ever(lab: Laboratory) -> None:
+def test_row_06_a_handler_blocks_the_loop_for_ever(lab: Laboratory, systemd: Callable[[float], Manager]) -> None:
+    watchdog = systemd(15.0)
     daemon = lab.start(block_limit="2s")
     neighbours = lab.put(4, "gated")
     lab.wait_started(4)
     (blocker,) = lab.put(1, "blocks")
     lab.wait_started(5)
     assert daemon.wait(20) == 70
+    # It gave up by itself: the watchdog, which would have charged the neighbours, had no cause to act.
+    assert watchdog.longest_silence() < watchdog.watchdog
     lab.fault()
     lab.gates.open("unblock")
     lab.gates.open("gate")
@@ -50,6 +75,7 @@ def test_row_06_a_handler_blocks_the_loop_for_ever(lab: Laboratory) -> None:
         "row 6 for ever", "the loop blocked without end, block_limit 2 s, restarted", duplicates=5, crashes=1,
         interruptions=4, bound=2,
     )  # fmt: skip
+    assert daemon.of("loop.blocked", job_id=blocker)
     charges = [lab.redis.hmget(lab.keys.job(job_id), "crashes", "interruptions") for job_id in neighbours]
     assert charges == [[None, "1"]] * 4
     assert lab.redis.hmget(lab.keys.job(blocker), "crashes", "interruptions") == ["1", None]
