@@ -45,6 +45,7 @@ class TrackedLink(Link):
         self._on_control = on_control
         self._listener: asyncio.Task[None] | None = None
         self._subscriber: AbstractConnection | None = None
+        self._heard = asyncio.Event()
         self.refused: str | None = None
         """Why the server refuses tracking; None while it works or was not tried."""
 
@@ -55,14 +56,25 @@ class TrackedLink(Link):
         return await super().run(call)
 
     async def healthy(self) -> bool:
-        """Whether the server still tracks for us. Raises StoreError if it does not answer."""
+        """Whether the server still tracks for us, and is heard. Raises StoreError if it does not answer."""
         if self._subscriber is None or self._listener is None or self._listener.done():
             return False
         if self.refused is not None:
             return True
         info = await self.command("CLIENT", "TRACKINGINFO")
         flags = dict(zip(info[::2], info[1::2], strict=False)).get("flags", [])
-        return "on" in flags and "broken_redirect" not in flags
+        return "on" in flags and "broken_redirect" not in flags and await self._hears(self._subscriber)
+
+    async def _hears(self, subscriber: AbstractConnection) -> bool:
+        """Whether the subscriber gets an answer: a connection that died without a sign is as silent as an idle one."""
+        self._heard.clear()
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT):
+                await send(subscriber, [pack(("PING",))])
+                await self._heard.wait()
+        except RAISED:
+            return False
+        return True
 
     async def _connect(self) -> AbstractConnection:
         await self._drop()
@@ -130,6 +142,7 @@ class TrackedLink(Link):
         try:
             while True:
                 message = await subscriber.read_response()
+                self._heard.set()
                 if not isinstance(message, list) or len(message) < 3 or message[0] != "message":
                     continue
                 if message[1] == _INVALIDATE:
