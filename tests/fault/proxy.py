@@ -10,48 +10,16 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from jobqd.scripts import Script
-from tests.property.faulty import failing
+from tests.fault.requests import Rule, request_size
 from tests.support.waiting import eventually
 
 _CHUNK = 2**16
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST (socket(7))
-
-
-@dataclass
-class Rule:
-    """What to do with the next requests that run a script.
-
-    reply: the server executes it and its answer is lost, with the connection.  request: it never arrives, and the
-    connection hangs.  cut: it never arrives, and the connection is reset.  copy: it arrives, and `delay` seconds later
-    once more, as a packet does that was on its way while the sender gave up on it.  error: the server runs the script
-    with an error at one of its commands, at the first of them the first time, and so on, in every second request.
-    """
-
-    kind: str
-    script: Script
-    times: int
-    delay: float = 0.0
-    seen: int = 0
-
-    def takes(self, request: bytes) -> bool:
-        """Whether this rule is for a request; counts it."""
-        fits = self.times > 0 and (self.script.sha.encode() in request or self.script.source in request)
-        self.seen += fits
-        if self.kind == "error" and self.seen % 2 == 0:
-            return False
-        self.times -= fits
-        return fits
-
-    def broken(self, request: bytes) -> bytes:
-        """Return the request with the script in it replaced by one that fails."""
-        _, _, *rest = arguments(request)
-        return packed([b"EVAL", failing(self.script, self.seen // 2 + 1), *rest])
 
 
 class Proxy:
@@ -103,6 +71,13 @@ class Proxy:
     def half_close(self) -> None:
         """End every connection in one direction: the daemon reads the end of the stream, the server reads on."""
         self._call(lambda: [pipe.half_close() for pipe in list(self._pipes)])
+
+    def wither(self, *, only_subscribed: bool = False) -> None:
+        """Let every connection that there is, or those that subscribe, be dead without a sign to either end.
+
+        That is what is left of one when a machine between them forgets it. New connections are as they should be.
+        """
+        self._call(lambda: [pipe.wither() for pipe in list(self._pipes) if pipe.subscribed or not only_subscribed])
 
     def match(self, request: bytes) -> Rule | None:
         rule = next((rule for rule in self._rules if rule.takes(request)), None)
@@ -190,6 +165,9 @@ class _Pipe:
         self._proxy = proxy
         self._reader, self._writer = reader, writer
         self._lose_reply = False
+        self._withered = False
+        self.subscribed = False
+        """Whether it carries messages, besides answers."""
         self._serving: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
@@ -216,9 +194,12 @@ class _Pipe:
     async def _requests(self, upstream: asyncio.StreamWriter) -> None:
         buffer = b""
         while data := await self._reader.read(_CHUNK):
+            if self._withered:
+                continue
             buffer += data
             while size := request_size(buffer):
                 request, buffer = buffer[:size], buffer[size:]
+                self.subscribed |= b"SUBSCRIBE" in request[:40].upper()
                 rule = self._proxy.match(request)
                 if rule is not None and rule.kind == "cut":
                     return self.abort()
@@ -234,10 +215,15 @@ class _Pipe:
 
     async def _replies(self, upstream: asyncio.StreamReader) -> None:
         while data := await upstream.read(_CHUNK):
+            if self._withered:
+                continue
             if self._lose_reply:
                 self.abort()
                 return
             await self._proxy.transmit(data, self._writer)
+
+    def wither(self) -> None:
+        self._withered = True
 
     def half_close(self) -> None:
         with contextlib.suppress(OSError):
@@ -251,38 +237,6 @@ class _Pipe:
         # What a partition or a delay holds back is lost with its connection.
         if self._serving is not None:
             self._serving.cancel()
-
-
-def request_size(buffer: bytes) -> int:
-    """Return the length of the first whole request (an array of bulk strings) in a buffer, 0 if there is none yet."""
-    line = buffer.find(b"\r\n")
-    if line < 0:
-        return 0
-    at = line + 2
-    for _ in range(int(buffer[1:line])):
-        line = buffer.find(b"\r\n", at)
-        if line < 0:
-            return 0
-        at = line + 2 + int(buffer[at + 1 : line]) + 2
-        if at > len(buffer):
-            return 0
-    return at
-
-
-def arguments(request: bytes) -> list[bytes]:
-    """Return the bulk strings of a whole request."""
-    found, at = [], request.index(b"\r\n") + 2
-    while at < len(request):
-        line = request.index(b"\r\n", at)
-        size = int(request[at + 1 : line])
-        found.append(request[line + 2 : line + 2 + size])
-        at = line + 2 + size + 2
-    return found
-
-
-def packed(words: list[bytes]) -> bytes:
-    """Return a request of these bulk strings."""
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def test_row_13_request_lost_in_silence(lab: Laboratory, net: Proxy, name: str) 
 
 
 @pytest.mark.long
-def test_row_13_half_open_connections(lab: Laboratory, net: Proxy) -> None:
+def test_row_13_half_closed_connections(lab: Laboratory, net: Proxy) -> None:
     lab.start(redis_url=net.url)
     lab.put(60, "effect", seconds="0.1")
     for round_ in range(3):
@@ -145,6 +145,25 @@ def test_row_13_half_open_connections(lab: Laboratory, net: Proxy) -> None:
         net.half_close()
     lab.wait_ended()
     lab.check("row 13 half-closed", "every connection half-closed, 3 times", duplicates=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["all", "subscribed"])
+@pytest.mark.each_redis
+def test_row_13_half_open_connections(lab: Laboratory, net: Proxy, which: str) -> None:
+    daemon = lab.start(redis_url=net.url)
+    lab.wait_ended(lab.put(1))
+    lab.put(8, "gated")
+    lab.wait_started(9)
+    net.wither(only_subscribed=which == "subscribed")
+    lab.gates.open("gate")
+    lab.outage_over()
+    lab.wait_ended()
+    # What is missed is an answer, after 5 s: that of a call, or of the question, asked every 5 s, whether all is well.
+    injected = f"{which} connections dead without a sign"
+    lab.check(f"row 13 half-open {which}", injected, duplicates=0, due=10, bound=1)
+    lab.wait_ended(lab.put(1))
+    assert not daemon.of("job.refused")
 
 
 @pytest.mark.long
