@@ -28,7 +28,10 @@ local function where(id, reason)
   if redis.call('ZSCORE', ready, id) or redis.call('ZSCORE', active, id) or redis.call('ZSCORE', scheduled, id) then
     return 'listed'
   end
-  if reason and type(redis.pcall('ZSCORE', held .. ':' .. reason, id)) == 'string' then return 'held' end
+  local score = reason and redis.pcall('ZSCORE', held .. ':' .. reason, id)
+  if type(score) == 'string' then return 'held' end
+  -- A key of another type holds no ids; where it is unknown whether one is held, it must not be put elsewhere too.
+  if type(score) == 'table' then foreign(score) end
   if redis.call('ZSCORE', held .. ':missing', id) then return 'listed' end
   return nil
 end
