@@ -7,181 +7,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from jobqd.errors import StoreError
-from jobqd.job import Claimed
-from jobqd.keys import Seat
 from jobqd.retry import Settlement
-from jobqd.store import producing, running
+from jobqd.store import running
 from jobqd.store.call import Call
-from jobqd.store.producing import NewJob
 from tests.property.faulty import INJECTED, failing_at
-from tests.support.lab import DAY, TERMINAL, Lab, lapse_orders, order
+from tests.property.scene import CALLS, SPARE, Scene, cancel, enqueue, purge, repair, settle
+from tests.support.lab import TERMINAL, Lab, lapse_orders, order
 
 ALL = {"mail": -1, "song": -1, "film": -1}
 MOST_CALLS = 400
-
-
-class Scene:
-    """A queue with a job in every state, and the runs that are under way."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        lab.raw.flushall()
-        lab.numbers.clear()
-        self.acknowledged: set[str] = set()
-        self.runs: dict[str, Claimed] = {}
-        self._ended()
-        self._running()
-        self._waiting()
-        self._image: list[tuple[bytes, int, bytes]] = []
-
-    def save(self) -> None:
-        """Keep the scene as it is now."""
-        plain = self._plain = redis.Redis(unix_socket_path=self.lab.raw.connection_pool.connection_kwargs["path"])
-        self._image = [(key, max(0, plain.pttl(key)), plain.dump(key)) for key in plain.keys("*")]
-
-    def reset(self) -> None:
-        """Bring the scene back as it was saved."""
-        pipe = self._plain.pipeline(transaction=False)
-        pipe.flushall()
-        for key, ttl, value in self._image:
-            pipe.restore(key, ttl, value)
-        pipe.execute()
-
-    def close(self) -> None:
-        self._plain.close()
-
-    def _put(self, job_id: str, job_type: str = "mail", score: float = 10, **fields: Any) -> None:
-        self.lab.put(job_id, job_type, score, **fields)
-        self.acknowledged.add(job_id)
-
-    def _ended(self) -> None:
-        lab = self.lab
-        for job_id, to in (("reborn", "dead"), ("dead", "dead"), ("done", "completed"), ("reborn-film", "completed")):
-            self._put(job_id)
-            lab.end(lab.claim_one("w1"), to)
-        self._put("reborn", score=4)
-        self._put("reborn-film", "film", score=4)
-
-    def _running(self) -> None:
-        lab = self.lab
-        names = ("completes", "dies", "returns", "retries", "snoozes", "runs", "lapses", "again")
-        for job_id in names:
-            self._put(job_id, score=-5)
-            self.runs[job_id] = lab.claim_one("w1")
-        lab.lapse("lapses")
-        self._put("again", score=1)
-
-    def _waiting(self) -> None:
-        lab = self.lab
-        self._put("held", "song", score=0)
-        lab.claim("w1", 1, types={})
-        lab.enqueue(NewJob("due", 3, {"type": "mail"}, delay=1000), NewJob("early", 3, {"type": "mail"}, delay=1000))
-        self.acknowledged |= {"due", "early"}
-        lab.make_due("due")
-        lab.zadd("late", 1.5)
-        lab.zadd("later", 1.6)
-        self.acknowledged |= {"late", "later"}
-        lab.claim("w0", 1, types={})
-        lab.raw.zadd(lab.keys.missing, {"late": 1, "later": 1})
-        lab.hset("late")
-        lab.hset("later")
-        lab.zadd("later", 1.6)
-        # These no script has met yet: nothing but the ready set tells that they are acknowledged.
-        self._put("early", score=2)
-        for n, (job_id, job_type) in enumerate((("first", "mail"), ("blocked", "film"), ("second", "song"))):
-            self._put(job_id, job_type, score=5 + n)
-
-
-# The call of each script, in a scene where it has everything to do
-
-
-def claim(scene: Scene) -> Call[Any]:
-    return scene.lab.claim_call("w1", 8, types={"mail": -1, "song": 1})
-
-
-def claim_once_more(scene: Scene) -> Call[Any]:
-    call = claim(scene)
-    scene.lab.run(call)
-    return call
-
-
-def settle(scene: Scene) -> Call[Any]:
-    lab, runs = scene.lab, scene.runs
-    ends = {"completes": "completed", "dies": "dead", "returns": "ready", "retries": "retrying", "snoozes": "scheduled"}
-    orders = [order(runs[job_id], to) for job_id, to in ends.items()]
-    orders += [*lapse_orders(lab.lapsed()), order(runs["again"])]
-    return running.settle(lab.keys, orders, dead_max=1, trimmed_ttl=DAY)
-
-
-def settle_dead_daemon(scene: Scene) -> Call[Any]:
-    orders = lapse_orders(scene.lab.lapsed(dead_worker="w1"), "dead", "retrying")
-    return running.settle(scene.lab.keys, orders, dead_max=1, trimmed_ttl=DAY)
-
-
-def lapsed(scene: Scene) -> Call[Any]:
-    lab = scene.lab
-    lab.raw.zadd(lab.keys.active, {"done": 1, "nobody": 2})
-    return running.lapsed(lab.keys)
-
-
-def promote(scene: Scene) -> Call[Any]:
-    lab = scene.lab
-    lab.raw.zadd(lab.keys.scheduled, {"done": 1, "runs": 2})
-    return running.promote(lab.keys, max_age=DAY)
-
-
-def walk(scene: Scene) -> Call[Any]:
-    lab = scene.lab
-    lab.raw.zrem(lab.keys.active, "returns", "retries")
-    lab.raw.expire(lab.keys.job("first"), 1000)
-    lab.raw.persist(lab.keys.job("done"))
-    lab.set("held", _due_at="1.000000")
-    lab.raw.rpush(lab.keys.dead, "nobody")
-    return running.walk(lab.keys, "0", count=1000, max_age=DAY, job_ttl=DAY)
-
-
-def beat(scene: Scene) -> Call[Any]:
-    runs = [run for job_id, run in scene.runs.items() if job_id != "lapses"]
-    return running.beat(Seat(scene.lab.keys, "w1", 15.0), {"host": "here"}, [(run.id, run.fence) for run in runs])
-
-
-def progress(scene: Scene) -> Call[Any]:
-    update = [running.ProgressUpdate(name, scene.runs[name].fence, "5", "", "", "{}") for name in ("runs", "dies")]
-    return running.progress(Seat(scene.lab.keys, "w1", 15.0), update)
-
-
-def checkpoint(scene: Scene) -> Call[Any]:
-    return running.checkpoint(Seat(scene.lab.keys, "w1", 15.0), "runs", scene.runs["runs"].fence, "{}", 1)
-
-
-def enqueue(scene: Scene) -> Call[Any]:
-    lab = scene.lab
-    fields = {"type": "mail", "payload": "{}"}
-    lab.hset("half", "mail")
-    jobs = (NewJob("new", 1, fields), NewJob("new-delayed", 1, fields, delay=1000), NewJob("half", 1, fields))
-    return producing.enqueue(lab.keys, jobs, max_ready=1000)
-
-
-def cancel(scene: Scene) -> Call[Any]:
-    ids = ("runs", "first", "held", "due", "reborn", "late")
-    return producing.cancel(scene.lab.keys, ids, job_ttl=DAY)
-
-
-def dead_retry(scene: Scene) -> Call[Any]:
-    return producing.dead_retry(scene.lab.keys, ["dead"])
-
-
-CALLS = (
-    claim, claim_once_more, settle, settle_dead_daemon, lapsed, promote, walk, beat, progress, checkpoint, enqueue,
-    cancel, dead_retry,
-)  # fmt: skip
-
-
-SPARE = (claim, claim_once_more, settle, settle_dead_daemon, lapsed, promote, walk, beat, cancel, progress, dead_retry)
-"""Scripts that do without some of their calls: presence, counters, messages and other things for people."""
 
 
 def run_to_the_end(lab: Lab) -> Counter[str]:
@@ -264,6 +100,13 @@ def test_an_error_at_any_call_loses_nothing(lab: Lab, make: Callable[[Scene], Ca
             lab.run(call)
         if make is enqueue and (not failed or sent_again):
             ids |= {"new", "new-delayed", "half"}
+        if make is repair:
+            # What others have damaged is mended by an operator alone, who repairs until there is nothing to say.
+            lab.run(call)
+            ids |= {"half"}
+        if make is purge:
+            _check_purged(lab, finished=not failed or sent_again)
+            ids -= {"dead"}
         if make is cancel and (not failed or sent_again):
             assert {lab.status(job_id) for job_id in call.args[5:]} == {"cancelled"}
         if make is settle and (not failed or sent_again):
@@ -285,6 +128,13 @@ def _check_settled(lab: Lab, number: int) -> None:
     charged = [lab.field(name, "attempts") for name in ("completes", "dies", "retries", "returns")]
     assert (charged, lab.field("returns", "interruptions")) == (["1", "1", "1", None], "1"), number
     assert "dies" in lab.dead(), number
+
+
+def _check_purged(lab: Lab, finished: bool) -> None:
+    """A dead letter is deleted, or still to be deleted; no other job ever is."""
+    left = [lab.raw.exists(lab.keys.job(job_id)) for job_id in ("dead", "reborn", "done")]
+    assert left == [0, 1, 1] if finished else left[1:] == [1, 1]
+    assert left[0] or "dead" not in lab.dead()
 
 
 def calls_of(lab: Lab, call: Call[Any]) -> int:
