@@ -47,7 +47,7 @@ def held(parts: Parts) -> dict[str, object]:
         "promote": parts.promoter.max_age,
         "block_limit": parts.watch.limit,
         "max_result": parts.services.max_result,
-        "children": vars(parts.services.children) | {"_guardian": None},
+        "children": vars(parts.services.children) | {"_guardian": None, "_log": None},
         "stop": (parts.settings.drain_timeout, parts.settings.max_interruptions),
     }
 
