@@ -6,7 +6,9 @@ import os
 import signal
 import time
 
-from tests.systemd.lab import Application, Machine
+import pytest
+
+from tests.systemd.lab import Application, Machine, assert_takes_less
 
 HANDLERS = """
 import asyncio, os, time
@@ -64,8 +66,10 @@ def test_many_poison_jobs_at_once_hit_no_start_limit(app: Application, machine: 
     assert machine.show("jobqd", "NRestarts") == str(2 * len(poison))
     began = starts(machine, before)
     assert len(began) == 2 * len(poison) + 1
+    assert machine.show("jobqd", "StartLimitIntervalUSec") == "0"
     quickest = min(later - first for first, later in zip(began, began[BURST:], strict=False))
-    assert quickest < INTERVAL, "too slow to hit the limit that other units have: nothing was shown"
+    if quickest >= INTERVAL:
+        pytest.skip(f"no limit is set, but none would have been hit: {BURST + 1} starts took {quickest:.1f} s here")
 
 
 def time_to_recover(app: Application, machine: Machine) -> float:
@@ -84,10 +88,5 @@ def test_jobs_of_a_killed_daemon_run_again_within_two_seconds(app: Application, 
     app.handlers(HANDLERS)
     app.settings()
     app.start()
-    # The promise is about the daemon. On a machine that others keep busy the best of three tells of it.
-    took: list[float] = []
-    while len(took) < 3 and min(took, default=RECOVERY) >= RECOVERY:
-        took.append(time_to_recover(app, machine))
-    print(f"killed with -9, the job ran again after {', '.join(f'{seconds:.2f}' for seconds in took)} s")
-    assert min(took) < RECOVERY, took
-    assert machine.show("jobqd", "NRestarts") == str(len(took))
+    tries = assert_takes_less(RECOVERY, lambda: time_to_recover(app, machine), "from kill -9 to the next run")
+    assert machine.show("jobqd", "NRestarts") == str(tries)

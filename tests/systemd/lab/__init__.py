@@ -5,5 +5,6 @@ from tests.systemd.lab.machine import Machine
 from tests.systemd.lab.nspawn import boot
 from tests.systemd.lab.possible import Failed, Unavailable, tolerated
 from tests.systemd.lab.prepare import prepare
+from tests.systemd.lab.timing import assert_takes_less
 
-__all__ = ["Application", "Failed", "Machine", "Unavailable", "boot", "prepare", "tolerated"]
+__all__ = ["Application", "Failed", "Machine", "Unavailable", "assert_takes_less", "boot", "prepare", "tolerated"]
