@@ -37,7 +37,8 @@ def make_side(machine: Machine, side: str, wheel: Path, handlers: str) -> None:
     for command in MAKE:
         words = re.sub(r"(?<=[-/@ ])b\b", side, command)
         # The lab has no network: what jobqd needs is borrowed from the environment that is there.
-        machine.shell(words.replace("install .", f"install --no-index --no-deps {home}/{wheel.name}"))
+        words = words.replace("install .", f"install --no-index --no-deps {home}/{wheel.name}")
+        machine.shell(words, timeout=180)
         if "pip install" in words:
             borrowed = (
                 f"echo /srv/shop/.venv/lib/python3.*/site-packages > $(echo {home}/.venv/lib/python3.*/site-packages)"
