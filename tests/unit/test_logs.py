@@ -483,6 +483,18 @@ def test_trouble_with_jobs_is_sampled_and_what_jobs_log_is_not(pipe):
     assert [line["count"] for line in lines if line["event"] == "job.lines_suppressed"] == [4]
 
 
+@pytest.mark.parametrize("event", ["hook.failed", "hook.skipped", "job.broke", "loop.exit_refused"])
+def test_trouble_with_handlers_is_sampled_too(pipe, event):
+    log = RunLog(pipe.log, Clock(), trouble_per_second=2)
+    for _ in range(5):
+        log.error(event)
+    log.flush()
+    assert [(line["event"], line.get("count")) for line in pipe.objects()] == [
+        *[(event, None)] * 2,
+        ("job.lines_suppressed", 3),
+    ]
+
+
 def test_an_id_of_any_length_is_a_short_field(pipe):
     pipe.log.info("job.completed", job_id="x" * 100_000, job_type="y" * 300, other="z" * 1000)
     [line] = pipe.objects()
