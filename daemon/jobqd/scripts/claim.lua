@@ -81,13 +81,15 @@ local read_bytes = 0
 local function hash(id)
   local flat = redis.pcall('HGETALL', job_prefix .. id)
   if foreign(flat) then return nil, nil, 'not a hash' end
-  local fields = {}
+  local fields, bytes = {}, 0
   for i = 1, #flat, 2 do
-    fields[flat[i]] = flat[i + 1]
-    read_bytes = read_bytes + #flat[i] + #flat[i + 1]
+    local name, value = flat[i], flat[i + 1]
+    fields[name] = value
+    bytes = bytes + #name + #value
   end
+  read_bytes = read_bytes + bytes
   -- One that is too long to be a type needs to be no longer than that.
-  if fields.type then fields.type = string.sub(fields.type, 1, TYPE_BYTES + 1) end
+  if fields.type and #fields.type > TYPE_BYTES then fields.type = string.sub(fields.type, 1, TYPE_BYTES + 1) end
   return flat, fields
 end
 
