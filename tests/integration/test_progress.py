@@ -11,6 +11,7 @@ import redis.asyncio
 
 from jobqd.duties.outage import Outage
 from jobqd.duties.progress import INTERVAL, Estimate, ProgressWriter
+from jobqd.errors import StoreError
 from jobqd.handlers import Handlers
 from jobqd.job import Job, SyncJob
 from jobqd.keys import Keys, Seat
@@ -129,6 +130,20 @@ async def test_nothing_is_sent_without_news(studio: Studio) -> None:
     await studio.writer.run_once()
     await studio.writer.finish(run)
     assert (await studio.raw.info("stats"))["total_commands_processed"] == before + 1
+
+
+async def test_after_a_turn_that_failed_there_is_one_more_though_the_run_has_ended(studio: Studio) -> None:
+    """Or the outage that it told of would last until somebody reports progress again."""
+    run = await studio.claim()
+    studio.writer.report(run, 50, None, None)
+    real, studio.writer._link = studio.link, Link(Target("unix:///nowhere"))
+    with pytest.raises(StoreError):
+        await studio.writer.run_once()
+    studio.writer._link = real
+    await studio.writer.finish(run)
+    async with asyncio.timeout(5):
+        await studio.writer.wait()
+    await studio.writer.run_once()
 
 
 async def test_a_run_that_lost_its_job_says_nothing_any_more(studio: Studio) -> None:

@@ -69,6 +69,7 @@ class ProgressWriter:
             if batch:
                 await self._send(batch)
             else:
+                # Only here: a turn that failed is followed by one that does not, though `finish` left nothing to send.
                 self._wake.clear()
         return INTERVAL
 
@@ -90,8 +91,6 @@ class ProgressWriter:
         for key, update in batch.items():
             if self._news.get(key) is update:
                 del self._news[key]
-        if not self._news:
-            self._wake.clear()
 
 
 def _update(run: Run, percent: float, step: str | None, eta_seconds: float | None) -> running.ProgressUpdate:
