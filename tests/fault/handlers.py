@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+ALL_HANDLERS = "handlers:handlers,handlers:deadly"
+
 HANDLERS = """
 import contextlib, ctypes, re
 from tests.fault.failpoints import arm
 from tests.fault.ledger import RunLedger
 arm(Path(__file__).parent)
 runs = RunLedger(Path(__file__).parent)
+# What ends or hangs its daemon: a daemon that has to live through everything does without.
+deadly = Handlers()
 
 @handlers.job("effect")
 async def effect(job: Job, seconds: float = 0.0):
@@ -79,7 +83,7 @@ async def hopeless(job: Job):
     runs.start(job)
     raise Fail("for good")
 
-@handlers.job("dies")
+@deadly.job("dies")
 async def dies(job: Job, how: str):
     runs.start(job)
     await asyncio.sleep(0.1)  # its neighbours have begun
@@ -96,6 +100,20 @@ async def film(job: Job):
     runs.end(job)
     return {"fence": job.fence, "pid": os.getpid()}
 
+@handlers.job("program")
+async def program(job: Job):
+    runs.start(job)
+    await job.exec("sleep", "0.1")
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
+
+@handlers.job("apart", process=True)
+async def apart(job: Job, seconds: float = 0.0):
+    runs.start(job)
+    await asyncio.sleep(seconds)
+    runs.end(job)
+    return {"fence": job.fence, "pid": os.getpid()}
+
 @handlers.job("reports")
 async def reports(job: Job, times: int = 100, pause: float = 0.0):
     runs.start(job)
@@ -105,21 +123,21 @@ async def reports(job: Job, times: int = 100, pause: float = 0.0):
     runs.end(job)
     return {"fence": job.fence, "pid": os.getpid()}
 
-@handlers.job("holds")
+@deadly.job("holds")
 async def holds(job: Job):
     runs.start(job)
     await ledger.gate("hold")
     # A regular expression that keeps the interpreter's lock: no other thread of the process runs again.
     re.match("(a+)+$", "a" * 40 + "b")
 
-@handlers.job("blocks")
+@deadly.job("blocks")
 async def blocks(job: Job):
     runs.start(job)
     ledger.gate_in_thread("unblock")
     runs.end(job)
     return {"fence": job.fence, "pid": os.getpid()}
 
-@handlers.job("spins")
+@deadly.job("spins")
 async def spins(job: Job):
     runs.start(job)
     # Python code without a pause: other threads get the interpreter's lock by turns.

@@ -15,7 +15,7 @@ from jobqd.keys import Keys
 from tests.fault.books import TERMINAL, Books, read_books
 from tests.fault.checker import violations
 from tests.fault.figures import Figures, count_duplicates, published, reruns
-from tests.fault.handlers import HANDLERS
+from tests.fault.handlers import ALL_HANDLERS, HANDLERS
 from tests.fault.ledger import RunLedger
 from tests.fault.load import LOAD
 from tests.fault.outages import TIMEOUTS, Outages
@@ -52,16 +52,20 @@ class Laboratory:
 
     def daemon(self, instance: str = "a", **settings: object) -> Daemon:
         """Return a daemon that is not started yet."""
-        calm = {"retry_delay": "50ms", "max_crashes": 10, "concurrency": 16}
+        calm = {"retry_delay": "50ms", "max_crashes": 10, "concurrency": 16, "handlers": ALL_HANDLERS}
         return self.shop.daemon("--instance", instance, **{**calm, **settings})
 
     def put(self, count: int, job_type: str = "effect", **fields: object) -> list[str]:
         """Enqueue so many jobs as a raw producer does; returns the ids."""
-        ids = [f"{job_type}{next(self._numbers)}" for _ in range(count)]
+        ids = [self.new_id(job_type) for _ in range(count)]
         for job_id in ids:
             self.shop.producer.put(job_id, job_type, **fields)
             self.acknowledged.add(job_id)
         return ids
+
+    def new_id(self, job_type: str) -> str:
+        """Return an id that was not used before."""
+        return f"{job_type}{next(self._numbers)}"
 
     def queue(self, url: str | None = None) -> Queue:
         """Return a client of this queue; close it."""

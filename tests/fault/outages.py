@@ -42,7 +42,10 @@ class Outages:
         """Ask a daemon that lives for its lines: each outage that it told of is over, and was as long as it says."""
         if daemon.ended:
             return
-        eventually(lambda: daemon.ended or _over(daemon), "redis.back after redis.away", 5 * LOAD)
+        try:
+            eventually(lambda: daemon.ended or _over(daemon), "redis.back", _LONGEST_PAUSE + 5 * LOAD)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{daemon.of('redis.away')[-5:]}\n{daemon.of('redis.back')[-3:]}") from None
         away = sum(record["away"] for record in daemon.of("redis.back"))
         if self._most and not daemon.ended:
             limits = f"{self._least:.1f} to {self._most:.1f} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -33,3 +34,16 @@ def wait_until_it_sweeps(lab: Laboratory, daemon: Daemon) -> None:
     lab.redis.zrem(lab.keys.held_for("type:none"), name)
     lab.redis.zrem(lab.keys.ready, name)
     lab.redis.delete(lab.keys.counters)
+
+
+def busy(lab: Laboratory) -> None:
+    """Run a script without end, until it is killed."""
+    with pytest.raises(redis.ResponseError):
+        connection(lab.server).eval("while true do end", 0)
+
+
+def killed(lab: Laboratory) -> bool:
+    try:
+        return bool(connection(lab.server).script_kill())
+    except redis.ResponseError:
+        return False

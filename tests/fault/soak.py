@@ -6,24 +6,32 @@ import argparse
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import redis
-
+from jobqd import SyncQueue
+from tests.fault.figures import published, quantile
 from tests.fault.laboratory import Laboratory, laboratory, release
 from tests.fault.nemesis import Nemesis
 from tests.fault.proxy import proxy
+from tests.fault.strikes_daemon import BLOCK_LIMIT, DaemonStrikes
+from tests.fault.strikes_redis import ARGUMENTS, PASSWORD, USER, NetworkStrikes, RedisStrikes
+from tests.fault.workload import Workload
 from tests.redis_server import binaries
 from tests.support.daemon import Daemon
+from tests.support.waiting import eventually
 
 LEASE = "1s"
 _WARM_UP = 3
 _GROWTH = 12 * 2**20
 _FILES = 6
+RECOVERED = 2.0
+"""Seconds of work from the repair of a fault until a new job is done, after what has to pass first (`DUE`)."""
+DUE = 12.0
+"""A reply that never comes, 5 s, twice in a row; the first lease of a daemon that has to earn trust anew; the sweep."""
 
 
 class Soak:
@@ -32,49 +40,45 @@ class Soak:
     One daemon lives through all of it: its memory and file descriptors must stay flat.
     """
 
-    def __init__(self, lab: Laboratory, nemesis: Nemesis, steady: Daemon, random: Random) -> None:
-        self._lab, self._nemesis, self._steady, self._random = lab, nemesis, steady, random
+    def __init__(self, lab: Laboratory, nemesis: Nemesis, workload: Workload, steady: Daemon, random: Random) -> None:
+        self._lab, self._nemesis, self._workload = lab, nemesis, workload
+        self._steady, self._random = steady, random
         self.memory: list[int] = []
         self.files: list[int] = []
-        self.jobs = self.duplicates = self.refused = 0
+        self.sums: Counter[str] = Counter()
+        self.recoveries: list[float] = []
 
     def round(self, number: int) -> str:
         """Play one round and check it; returns its line."""
-        lab = self._lab
-        flaky: set[str] = set()
+        lab, workload = self._lab, self._workload
         struck = []
         for _ in range(self._random.randint(2, 5)):
-            self._enqueue(flaky)
+            workload.send(self._random.randint(5, 25))
             struck.append(self._nemesis.strike())
         lab.wait_ended(timeout=90)
-        figures = lab.check(f"round {number}", ", ".join(struck), expected_to_fail=frozenset(flaky))
-        self.jobs += figures.jobs
-        self.duplicates += figures.duplicates
-        self.refused += figures.refused
+        eventually(lambda: at_rest(lab), "an end of what was enqueued and not acknowledged", 60)
+        figures = lab.check(
+            f"round {number}", ", ".join(struck), expected_to_fail=frozenset(workload.failing),
+            snoozed=frozenset(workload.snoozed), tight=True, due=DUE, bound=RECOVERED,
+        )  # fmt: skip
+        for name in ("jobs", "runs", "duplicates", "refused"):
+            self.sums[name] += getattr(figures, name)
+        self.recoveries += figures.recoveries
         self._clear()
         self.memory.append(_resident(self._steady.pid))
         self.files.append(len(list(Path(f"/proc/{self._steady.pid}/fd").iterdir())))
         return figures.line()
 
-    def _enqueue(self, flaky: set[str]) -> None:
-        for _ in range(self._random.randint(5, 25)):
-            job_type = self._random.choice(("effect", "effect", "effect", "flaky", "reports"))
-            fields: dict[str, Any] = {"effect": {"seconds": f"{self._random.uniform(0, 0.6):.3f}"}}.get(job_type, {})
-            try:
-                ids = self._lab.put(1, job_type, **fields)
-            except redis.RedisError:
-                # Not acknowledged: it may run or not.
-                continue
-            if job_type == "flaky":
-                flaky.update(ids)
-
     def _clear(self) -> None:
         lab = self._lab
         keys = lab.keys
-        lab.redis.delete(keys.counters, keys.finished, keys.dead, *lab.redis.keys(keys.job("*")))
+        lab.redis.delete(keys.counters, keys.finished, keys.dead, f"{keys.dead}:ids", *lab.redis.keys(keys.job("*")))
+        self._workload.forget()
         lab.acknowledged.clear()
         lab.faults.clear()
+        lab.outages.clear()
         lab.ledger.clear()
+        published.clear()
 
     def growth(self) -> tuple[int, int]:
         """Return how much memory (bytes) and how many descriptors the steady daemon has gained since it was warm."""
@@ -86,19 +90,49 @@ class Soak:
         memory, files = self.growth()
         return memory < _GROWTH and files < _FILES
 
+    def line(self) -> str:
+        """Return the figures of all rounds."""
+        memory, files = self.growth()
+        sums = ", ".join(f"{name} {count}" for name, count in self.sums.items())
+        faults = ", ".join(f"{name} {count}" for name, count in sorted(self._nemesis.count.items()))
+        return (
+            f"{len(self.memory)} rounds, {self._nemesis.count.total()} faults ({faults}) | {sums}, recovery p50 "
+            f"{quantile(self.recoveries, 0.5)} p99 {quantile(self.recoveries, 0.99)} | memory "
+            f"{self.memory[-1] / 2**20:.1f} MiB ({memory / 2**20:+.1f}), file descriptors {self.files[-1]} ({files:+d})"
+        )
+
+
+def at_rest(lab: Laboratory) -> bool:
+    """Whether no job waits or runs."""
+    keys = lab.keys
+    return not lab.redis.exists(keys.ready, keys.active, keys.scheduled, keys.held)
+
 
 @contextmanager
 def soaking(version: str, directory: Path, seed: int) -> Iterator[Soak]:
     """A soak by a seed, on a Redis that keeps its writes."""
     random = Random(seed)
     with (
-        laboratory(version, directory, "--appendonly", "yes", "--appendfsync", "always") as lab,
+        laboratory(version, directory, "--appendonly", "yes", "--appendfsync", "always", *ARGUMENTS) as lab,
         proxy(lab.server.socket, seed) as net,
+        SyncQueue.from_url(lab.server.url, retry_for="5s") as queue,
     ):
-        settings = {"lease": LEASE, "redis_url": net.url, "retry_max_delay": "2s", "drain_timeout": "1s"}
-        # The steady one takes few jobs, so that most are in the hands of the one that is struck.
-        steady = lab.start("steady", concurrency=4, **settings)
-        yield Soak(lab, Nemesis(lab, net, random, lambda: lab.start("victim", **settings)), steady, random)
+        settings = {
+            "lease": LEASE, "redis_url": net.url, "redis_username": USER, "redis_password": PASSWORD, "max_crashes": 3,
+            "retry_max_delay": "2s", "drain_timeout": "1s",
+        }  # fmt: skip
+        # The steady one takes few jobs, so that most are in the hands of the one that is struck, and none that ends it.
+        steady = lab.start("steady", **{**settings, "concurrency": 4, "handlers": "handlers:handlers"})
+        workload = Workload(lab, queue, random)
+
+        def victim() -> Daemon:
+            return lab.start("victim", block_limit=f"{BLOCK_LIMIT}s", **settings)
+
+        strikes = (
+            *DaemonStrikes(lab, random, workload, victim, steady).all, *NetworkStrikes(lab, net, random).all,
+            *RedisStrikes(lab, random).all,
+        )  # fmt: skip
+        yield Soak(lab, Nemesis(lab, random, strikes), workload, steady, random)
 
 
 def main() -> int:
@@ -123,12 +157,7 @@ def main() -> int:
                 print(f"seed {arguments.seed}, round {number}: {error}", flush=True)
                 return 1
             sys.stdout.flush()
-        memory, files = soak.growth()
-        print(
-            f"seed {arguments.seed}, Redis {arguments.redis}: {number} rounds, jobs {soak.jobs}, duplicates "
-            f"{soak.duplicates}, refused {soak.refused}, memory {soak.memory[-1] / 2**20:.1f} MiB "
-            f"({memory / 2**20:+.1f}), file descriptors {soak.files[-1]} ({files:+d})"
-        )
+        print(f"seed {arguments.seed}, Redis {arguments.redis}: {soak.line()}")
         return 0 if soak.flat() else 1
 
 

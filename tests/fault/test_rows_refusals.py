@@ -6,11 +6,10 @@ import os
 import threading
 
 import pytest
-import redis
 
 from tests.fault.laboratory import Laboratory, release
 from tests.fault.load import LOAD
-from tests.fault.scenes import MakeLaboratory, connection
+from tests.fault.scenes import MakeLaboratory, busy, killed
 from tests.support.daemon import Daemon
 from tests.support.waiting import eventually
 
@@ -48,30 +47,18 @@ def test_row_20_a_script_without_end(make: MakeLaboratory) -> None:
     daemon = lab.start(lease="5s")
     lab.put(16, "gated")
     lab.wait_started(16)
-
-    def endless() -> None:
-        with pytest.raises(redis.ResponseError):
-            connection(lab.server).eval("while true do end", 0)
-
-    busy = threading.Thread(target=endless)
+    endless = threading.Thread(target=busy, args=(lab,))
     lab.outage()
-    busy.start()
+    endless.start()
     lab.gates.open("gate")
     daemon.wait_for("redis.away", fault="busy")
     lab.hold(1)
     eventually(lambda: killed(lab), "SCRIPT KILL")
-    busy.join(10)
+    endless.join(10)
     lab.outage_over(noticed=LOAD)
     lab.wait_ended()
     lab.check("row 20 busy", "an endless script, killed", duplicates=0, bound=3)
     assert len(daemon.of("redis.away")) <= 5
-
-
-def killed(lab: Laboratory) -> bool:
-    try:
-        return bool(connection(lab.server).script_kill())
-    except redis.ResponseError:
-        return False
 
 
 @pytest.mark.long
