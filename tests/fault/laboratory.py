@@ -177,8 +177,9 @@ class Laboratory:
 
 def _crashed(daemon: Daemon) -> bool:
     """Whether a part of a daemon failed in a way that nobody had expected."""
-    # A line that is not the log's own is a traceback; a signal that ends the process has it print its stacks.
-    lines = [record["text"] for record in daemon.of("")]
+    # A line that is not the log's own is a traceback, unless it tells why it does not start; a signal that ends the
+    # process has it print its stacks.
+    lines = [record["text"] for record in daemon.of("") if not record["text"].startswith("jobqd: ")]
     stacks = bool(lines) and lines[0].startswith("Fatal Python error: ")
     return bool(daemon.of("daemon.crashed")) or (bool(lines) and not stacks)
 

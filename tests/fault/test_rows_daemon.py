@@ -158,6 +158,7 @@ def test_row_05_paused_within_its_lease(lab: Laboratory, lease: float, pause: fl
 
 @pytest.mark.long
 def test_row_23_four_daemons_race_on_tiny_leases(lab: Laboratory) -> None:
+    # The shortest lease that the settings allow.
     random = Random(23)
     daemons = [lab.start(name, lease="50ms", retry_delay="10ms", concurrency=4) for name in "abcd"]
     ids = lab.put(300, "effect", seconds="0.2")

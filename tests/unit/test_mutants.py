@@ -1,4 +1,4 @@
-"""The table of `python -m tests.mutants`, which is not run with the tests: it must not fall behind the scripts."""
+"""The tables of `tests.mutants` and `tests.guards`, which are not run with the tests: they must not fall behind."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.guards import GUARDS, PACKAGE, Guard
 from tests.mutants import MUTANTS, ROOT, SCRIPTS, SUITES, Mutant
 
 
@@ -30,3 +31,10 @@ def test_the_tests_run_the_package_that_they_are_told_to(tmp_path: Path) -> None
 
 def test_the_guarantees_say_how_many_there_are() -> None:
     assert f"({len(MUTANTS)} of\nthem" in (ROOT / "docs/guarantees.md").read_text()
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: f"{guard.module}: {guard.what}")
+def test_a_guard_can_be_taken_out_and_its_test_exists(guard: Guard) -> None:
+    assert guard.old in (PACKAGE / guard.module).read_text()
+    file, test = guard.test.split("::")
+    assert f"def {test}(" in (ROOT / "tests" / file).read_text()
