@@ -88,7 +88,7 @@ def test_row_03_a_poison_job_among_a_hundred(lab: Laboratory, how: str) -> None:
     last = lab.start(max_crashes=3)
     lab.wait_ended(timeout=60)
     lab.check(
-        f"row 3 {how}", "a job that ends its process, restarted", interruptions=0, bound=7,
+        f"row 3 {how}", "a job that ends its process, restarted", interruptions=0, bound=10,
         expected_to_fail=frozenset({poison}),
     )  # fmt: skip
     assert lab.redis.hmget(lab.keys.job(poison), "status", "error_type", "crashes") == ["failed", "Crashed", "3"]
