@@ -83,6 +83,7 @@ def test_jobs_that_need_a_process_wait_for_the_restart_uncharged(place: Workshop
     assert (job.get("attempts", "0"), job.get("crashes"), job.get("interruptions")) == ("0", None, None)
     producer.put("second", "alone")
     producer.wait("second", "scheduled")
+    daemon.wait_for("daemon.outdated")
     assert len(daemon.of("daemon.outdated")) == 1
     assert place.ledger.lines("alone") == []
     frames.write_text(before)
