@@ -199,11 +199,18 @@ MUTANTS = [
             ("cancel", "entered = not h[2] and entered_at(h[3])", "entered = not h[2] and tonumber(h[3] or '')"),
             ("walk", "not reborn and entered_at(h[5])", "not reborn and tonumber(h[5] or '')"),
             *(
-                (script, "string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400", condition)
+                (script, old, new)
                 for script in ("claim", "promote", "cancel", "walk")
-                for condition in ("string.find(text, '^%d+%.%d%d%d%d%d%d$')", "tonumber(text) or tonumber(text) > now + 86400")
+                for old, new in (
+                    (" and tonumber(text) <= now + 86400 and", " and"), ("return ours and", "return tonumber(text) and"),
+                )
             ),
         )
+    ),
+    *(
+        Mutant(script, "a due time as Redis shows it", " or string.find(text, '^%d%d%d%d%d%d%d%d%d%d%.?%d*$')", "",
+               "upkeep", "test_a_due_time_in_the_form_of_an_earlier_version_is_one")
+        for script in ("claim", "promote", "walk")
     ),
     Mutant("repair", "a forged due time", "if entered_at(h[5]) and not", "if tonumber(h[5] or '') and not",
            "repair", "test_a_forged_due_time_proves_no_enqueue"),
@@ -358,9 +365,9 @@ MUTANTS = [
     # promote
     Mutant("promote", "only what is due", "'-inf', now_text, 'WITHSCORES'", "'-inf', '+inf', 'WITHSCORES'",
            "upkeep", "test_due_jobs_become_ready_at_their_priority"),
-    Mutant("promote", "a time long past", "    if at < math.max(0, now - max_age) then at = now end\n", "",
-           "upkeep", "test_a_raw_delay_that_was_long_over_does_not_make_a_new_job_too_old"),
-    Mutant("promote", "the age of a delayed job", "if at < math.max(0, now - max_age) then", "if true then",
+    Mutant("promote", "a time that cannot be meant", "    if at < EARLIEST then at = now end\n", "",
+           "upkeep", "test_a_raw_delay_that_cannot_be_meant_does_not_make_a_new_job_too_old"),
+    Mutant("promote", "the age of a delayed job", "if at < EARLIEST then", "if true then",
            "upkeep", "test_a_job_is_first_due_at_its_scheduled_time"),
     Mutant("promote", "milliseconds of JavaScript", "at <= LATEST * 1000 and at / 1000 or LATEST", "LATEST",
            "upkeep", "test_a_time_in_milliseconds_is_read_as_such"),

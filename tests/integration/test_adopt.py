@@ -44,7 +44,6 @@ def held(parts: Parts) -> dict[str, object]:
         "claim": (parts.claimer._max_age, parts.claimer._max_crashes, parts.claimer._sizes),
         "ledger": (parts.ledger.dead_max, parts.ledger.trimmed_ttl),
         "walk": (parts.walker.max_age, parts.walker.job_ttl),
-        "promote": parts.promoter.max_age,
         "block_limit": parts.watch.limit,
         "max_result": parts.services.max_result,
         "children": vars(parts.services.children) | {"_guardian": None, "_log": None},

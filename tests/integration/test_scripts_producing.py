@@ -100,7 +100,7 @@ def test_a_hash_of_the_applications_own_refuses_the_call_with_nothing_written(la
 def test_a_time_long_past_does_not_make_a_new_job_too_old(lab: Lab) -> None:
     lab.enqueue(NewJob("X", 5, {"type": "film"}, at=lab.now() - 90 * DAY))
     assert abs(lab.raw.zscore(lab.keys.scheduled, "X") - lab.now()) < 5
-    lab.run(running.promote(lab.keys, max_age=DAY))
+    lab.run(running.promote(lab.keys))
     assert abs(float(lab.job("X")["_due_at"]) - lab.now()) < 5
 
 

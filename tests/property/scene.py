@@ -121,7 +121,7 @@ def lapsed(scene: Scene) -> Call[Any]:
 def promote(scene: Scene) -> Call[Any]:
     lab = scene.lab
     lab.raw.zadd(lab.keys.scheduled, {"done": 1, "runs": 2})
-    return running.promote(lab.keys, max_age=DAY)
+    return running.promote(lab.keys)
 
 
 def walk(scene: Scene) -> Call[Any]:

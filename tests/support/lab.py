@@ -108,7 +108,7 @@ class Lab:
         return self.run(running.lapsed(self.keys, **options)).lapses
 
     def promote(self) -> running.Promotion:
-        return self.run(running.promote(self.keys, max_age=30 * DAY))
+        return self.run(running.promote(self.keys))
 
     def beat(self, worker: str, *runs: tuple[str, int], lease: float = 15.0) -> list[tuple[str, int, str]]:
         return self.run(running.beat(Seat(self.keys, worker, lease), {"host": "here"}, runs)).lost

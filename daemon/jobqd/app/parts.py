@@ -93,7 +93,7 @@ class Parts:
         self.watch = self._loop_watch()
         self.heartbeat = self._heartbeat()
         self.recoverer = self._recoverer()
-        self.promoter = Promoter(self.link, seat.keys, world.log, max_age=settings.max_age)
+        self.promoter = Promoter(self.link, seat.keys, world.log)
         self.walker = Walker(self.link, seat.keys, world.log, max_age=settings.max_age, job_ttl=settings.job_ttl)
         self.memory = MemoryWatch(self.link, self.ledger, world.log, allow_eviction=settings.allow_eviction)
         self.supervisor = Supervisor(self.settler, self.outage, world.clock, on_unstuck=self._unstuck)
@@ -167,7 +167,6 @@ class Parts:
         self.claimer.adopt(max_age=settings.max_age, max_crashes=settings.max_crashes, sizes=_sizes(settings))
         self.ledger.dead_max, self.ledger.trimmed_ttl = settings.dead_max, settings.job_ttl
         self.walker.max_age, self.walker.job_ttl = settings.max_age, settings.job_ttl
-        self.promoter.max_age = settings.max_age
         self.watch.limit = block_limit(settings.block_limit, self._watchdog)
         self.services.max_result, self.services.children = settings.max_result, self._children()
         if settings.concurrency != before.concurrency:

@@ -15,16 +15,15 @@ _MANY_SETTLED = 100
 class Promoter:
     """One pass moves what is due and tells when to come again."""
 
-    def __init__(self, link: Link, keys: Keys, log: Any, *, max_age: float, every: float = 1.0) -> None:
+    def __init__(self, link: Link, keys: Keys, log: Any, *, every: float = 1.0) -> None:
         self._link = link
         self._keys = keys
         self._log = log
-        self.max_age = max_age
         self._every = every
 
     async def run_once(self) -> float:
         """Promote; returns seconds until the next pass is worth making. Raises StoreError."""
-        promotion = await self._link.run(running.promote(self._keys, max_age=self.max_age, limit=_LIMIT))
+        promotion = await self._link.run(running.promote(self._keys, limit=_LIMIT))
         for job_id, reason in promotion.dropped:
             self._log.warning("job.dropped", job_id=job_id, reason=reason)
         for what in ("milliseconds", "never"):

@@ -2,17 +2,18 @@
 -- hash was not there yet.
 --
 -- KEYS  1 ready  2 active  3 scheduled  4 held  5 missing  8 counters (the rest as in claim)
--- ARGV  1 job key prefix  2 progress channel prefix  3 how many at most  4 seconds an id may wait for its hash  5 max_age (s)
+-- ARGV  1 job key prefix  2 progress channel prefix  3 how many at most  4 seconds an id may wait for its hash
 -- RETURNS  {moved, milliseconds until the next is due (-1: none), {id, reason, ...} that were dropped,
 --       how many ids no longer wait for their hash, {id, what, ...} that were due at no time in seconds}
 --       what: milliseconds (due at a thousandth of it now) | never (due at the latest time there is now)
 
 local ready, active, scheduled, held, missing, counters = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8]
 local job_prefix, channel_prefix, limit, patience = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local max_age = tonumber(ARGV[5])
 local WAITING = 100
 -- The year 5138. Above it a time is in milliseconds, as in `created_at`; and above this time in milliseconds it is none.
 local LATEST = 100000000000
+-- The year 2001: whoever writes an earlier one, such as 0, means at once.
+local EARLIEST = 1000000000
 local TERMINAL = {completed = true, failed = true, cancelled = true}
 
 -- A key of another type in a hash's place means that there is no job; any other error stops the script before it writes.
@@ -27,10 +28,12 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local now_text = string.format('%.6f', now)
 
--- When an enqueue was first due: counted if it stands there as our scripts write it. A day, for a clock that was set back.
+-- When an enqueue was first due: counted if it stands there as our scripts write it, or did: as Redis shows the score of a
+-- time after 2001. A day, for a clock that was set back.
 local function entered_at(text)
-  if not text or not string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400 then return nil end
-  return tonumber(text)
+  if not text or #text > 24 then return nil end
+  local ours = string.find(text, '^%d+%.%d%d%d%d%d%d$') or string.find(text, '^%d%d%d%d%d%d%d%d%d%d%.?%d*$')
+  return ours and tonumber(text) <= now + 86400 and tonumber(text) or nil
 end
 
 -- As much of an id as is sent to be logged: a producer may have made it as long as any value.
@@ -63,8 +66,8 @@ for i = 1, #due, 2 do
     corrections[#corrections + 1] = id
     corrections[#corrections + 1] = at <= LATEST * 1000 and at / 1000 or LATEST
   else
-    -- The age of a job counts from when it was due: a time long past must not make one too old that nobody has seen.
-    if at < math.max(0, now - max_age) then at = now end
+    -- The age of a job counts from when it was due: what cannot be meant as a time must not make it too old.
+    if at < EARLIEST then at = now end
     moves[#moves + 1] = {id = id, due = string.format('%.6f', at), priority = h[3], entered = entered_at(h[4])}
   end
 end

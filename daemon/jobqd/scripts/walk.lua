@@ -36,10 +36,12 @@ local function report(id, what)
   reports[#reports + 1] = what
 end
 
--- When an enqueue was first due: counted if it stands there as our scripts write it. A day, for a clock that was set back.
+-- When an enqueue was first due: counted if it stands there as our scripts write it, or did: as Redis shows the score of a
+-- time after 2001. A day, for a clock that was set back.
 local function entered_at(text)
-  if not text or not string.find(text, '^%d+%.%d%d%d%d%d%d$') or tonumber(text) > now + 86400 then return nil end
-  return tonumber(text)
+  if not text or #text > 24 then return nil end
+  local ours = string.find(text, '^%d+%.%d%d%d%d%d%d$') or string.find(text, '^%d%d%d%d%d%d%d%d%d%d%.?%d*$')
+  return ours and tonumber(text) <= now + 86400 and tonumber(text) or nil
 end
 
 local function bare(priority)

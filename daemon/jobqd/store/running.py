@@ -178,9 +178,9 @@ class Promotion:
     corrected: list[tuple[str, str]]
 
 
-def promote(keys: Keys, *, max_age: float, limit: int = 200) -> Call[Promotion]:
-    """Move up to `limit` due jobs into the ready set; the age of one due longer than `max_age` ago begins now."""
-    args: list[Argument] = [keys.job_prefix, keys.progress_prefix, limit, _PATIENCE, max_age]
+def promote(keys: Keys, *, limit: int = 200) -> Call[Promotion]:
+    """Move up to `limit` due jobs into the ready set."""
+    args: list[Argument] = [keys.job_prefix, keys.progress_prefix, limit, _PATIENCE]
     return Call(script("promote"), keys.base, args, _promotion)
 
 
