@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 import redis.asyncio
 
-from jobqd.clock import SystemClock
 from jobqd.duties.recover import Recoverer
 from jobqd.duties.trust import Trust
 from jobqd.errors import StoreError, StoreFault
@@ -24,6 +23,7 @@ from jobqd.store import Ledger, Link, Target, running
 from jobqd.store.call import Call
 from tests.redis_server import RedisServer
 from tests.support.assembled import enqueue
+from tests.support.clock import ManualClock
 from tests.support.log import RecordingLog
 from tests.support.parts import world
 
@@ -31,14 +31,15 @@ LEASE = 15.0
 
 
 class Rescue:
-    """A recoverer with a clock of this machine, and a trust that the test has it earn."""
+    """A recoverer with a clock by hand, and a trust that the test has it earn."""
 
     def __init__(self, link: Link, keys: Keys) -> None:
         self.link, self.keys, self.log, self.trust = link, keys, RecordingLog(), Trust(LEASE)
+        self.clock = ManualClock()
         self.dead: list[tuple[Claimed, Settlement]] = []
         self.recoverer = Recoverer(
             link, keys, Ledger(link, keys, dead_max=100, trimmed_ttl=60.0), Policies(Settings(), Handlers()),
-            world(SystemClock(), log=self.log), trust=self.trust,
+            world(self.clock, log=self.log), trust=self.trust,
             on_dead=lambda job, order: self.dead.append((job, order)),
         )  # fmt: skip
 
@@ -46,7 +47,7 @@ class Rescue:
         """Renew for a full lease, without waiting for it."""
         server = server or (await raw.info("server"))["run_id"]
         seconds, micros = await raw.time()
-        monotonic, now = time.monotonic(), seconds + micros / 1e6
+        monotonic, now = self.clock.now, seconds + micros / 1e6
         for ago in (LEASE, LEASE / 2, 0.0):
             self.trust.beat(monotonic - ago, now - ago, server)
 
@@ -158,6 +159,17 @@ async def test_who_sweeps_at_another_redis_than_it_renews_at_does_not(
     assert await there.hget(keys.job("lapsed"), "status") == "queued"
     await there.aclose()
     await elsewhere.close()
+
+
+async def test_doubts_that_last_are_told_once(link: Link, keys: Keys, raw: redis.asyncio.Redis) -> None:
+    """Behind an endpoint of several nodes, say, nobody would take a dead daemon's jobs over, and nobody would know."""
+    rescue = Rescue(link, keys)
+    for step in range(10):
+        await rescue.earn(raw, "another node")
+        await rescue.recoverer.run_once()
+        assert len(rescue.log.of("recover.doubts")) == (step * 5 > 2 * LEASE)
+        rescue.clock.now += 5
+    assert "another Redis answers" in rescue.log.of("recover.doubts")[0]["reason"]
 
 
 async def test_from_the_second_lapse_on_a_job_waits(rescue: Rescue, keys: Keys, raw: redis.asyncio.Redis) -> None:

@@ -17,6 +17,7 @@ from jobqd.store import Identity, Ledger, Link, running
 from jobqd.store.call import mapping
 
 _LIMIT = 200
+_DOUBTFUL_LEASES = 2
 OnDead = Callable[[Claimed, Settlement], None]
 
 
@@ -38,6 +39,8 @@ class Recoverer:
         self._trust = trust
         self._on_dead = on_dead
         self._every = every
+        self._doubts_since: float | None = None
+        self._doubts_told = False
 
     async def run_once(self) -> float:
         """Recover what lapsed; returns seconds until the next pass. Raises StoreError."""
@@ -50,6 +53,7 @@ class Recoverer:
     async def _lapsed(self) -> running.Lapses | None:
         """Return leases that ran out; None if the answer cannot be believed, or this daemon may not judge."""
         if not self._trust.earned(self._clock.monotonic()):
+            self._weigh(None)
             return None
         server, generation = await self._identity.ask(), self._link.generation
         asked = self._clock.monotonic()
@@ -57,8 +61,21 @@ class Recoverer:
         answered = self._clock.monotonic()
         # Redis may have hung before it answered, so that nobody could renew; its clock may have jumped; and this link
         # may be the first to have followed a fail-over, to a Redis that never heard of the last renewals.
-        same = generation == self._link.generation and self._trust.confirms(asked, answered, found.now, server)
+        doubt = self._trust.doubt(asked, answered, found.now, server)
+        self._weigh(doubt)
+        same = generation == self._link.generation and doubt is None
         return found if same and self._trust.earned(answered) else None
+
+    def _weigh(self, doubt: str | None) -> None:
+        """Say once that nothing is recovered, if doubts last although every renewal succeeds."""
+        now = self._clock.monotonic()
+        if doubt is None:
+            self._doubts_since, self._doubts_told = None, False
+        elif self._doubts_since is None:
+            self._doubts_since = now
+        elif now - self._doubts_since > _DOUBTFUL_LEASES * self._trust.lease and not self._doubts_told:
+            self._doubts_told = True
+            self._log.error("recover.doubts", reason=doubt)
 
     async def take_back(self, dead_worker: str) -> int:
         """Take back every job that a dead worker held; returns how many. Raises StoreError."""

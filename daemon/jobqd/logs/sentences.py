@@ -78,6 +78,7 @@ SENTENCES = {
     "job.lost": Sentence("lost its lease; its result is refused[: {reason}]", "ran {duration}"),
     "job.refused": Sentence("ended[ as {outcome}], refused: {reason}", "attempt {attempt}", "ran {duration}"),
     "job.recovered": Sentence("recovered: {reason}[; runs again in {delay}]", "lost leases: {crashes}"),
+    "recover.doubts": Sentence("leases that run out are not taken over: {reason}"),
     "job.broke": Sentence("could not be brought to its end"),
     "job.dropped": Sentence("dropped from the queue: {reason}"),
     "job.restored": Sentence("was in no index of the queue; put back"),
