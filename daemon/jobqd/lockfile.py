@@ -42,6 +42,22 @@ def _stem(instance: str, place: str) -> str:
     return f"jobqd-{re.sub(r'[^A-Za-z0-9_.-]', '_', instance)}-{digest}"
 
 
+def _opened(path: Path) -> int:
+    """Open a lock file. Raises ConfigError."""
+    try:
+        # Close-on-exec is Python's default: no child process keeps the lock of a dead daemon, unless it is meant to.
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from None
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"runtime_dir: cannot open the lock file {path}: {error.strerror}; set runtime_dir to a directory "
+        "that this user may write"
+    )
+
+
 class ProgramsLock:
     """Held by a daemon together with its guardian, so that it is free only when a dead one's programs are gone too.
 
@@ -49,16 +65,25 @@ class ProgramsLock:
     """
 
     def __init__(self, directory: Path, instance: str, place: str) -> None:
+        """Open it. Raises ConfigError."""
         self.path = directory / f"{_stem(instance, place)}.programs"
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        self.descriptor = _opened(self.path)
 
     def take(self) -> bool:
         """Take the lock; false while the programs of the last holder run."""
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return False
         return True
+
+    def replace(self) -> None:
+        """Take a new one in its place: the old one is left to what could not be ended. Raises ConfigError."""
+        self.path.unlink(missing_ok=True)
+        new = _opened(self.path)
+        os.dup2(new, self.descriptor, inheritable=False)
+        os.close(new)
+        self.take()
 
     def close(self) -> None:
         """Let go of this end of it."""
@@ -79,14 +104,10 @@ class InstanceLock:
         """Take the lock and read who held it last. Raises ConfigError if a living process holds it."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Close-on-exec is Python's default: no child process keeps the lock of a dead daemon.
             self._check_owner()
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise ConfigError(
-                f"runtime_dir: cannot open the lock file {self.path}: {error.strerror}; set runtime_dir to a directory "
-                "that this user may write"
-            ) from None
+            raise _unusable(self.path, error) from None
+        file = _opened(self.path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobqd.errors import ConfigError
-from jobqd.lockfile import InstanceLock, boot_id
+from jobqd.lockfile import InstanceLock, ProgramsLock, boot_id
 
 TARGET = "localhost:6379/0 job_queue"
 
@@ -115,3 +115,24 @@ def test_a_symbolic_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="runtime_dir"):
         made.acquire()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_programs_lock_is_had_again_when_the_last_holder_keeps_it(tmp_path: Path) -> None:
+    first, second = ProgramsLock(tmp_path, "default", TARGET), ProgramsLock(tmp_path, "default", TARGET)
+    assert first.take()
+    assert not second.take()
+    number = second.descriptor
+    second.replace()
+    # Under the same number, which a guardian may have been given already.
+    assert (second.descriptor, os.get_inheritable(number)) == (number, False)
+    third = ProgramsLock(tmp_path, "default", TARGET)
+    assert not third.take()
+    second.close()
+    assert third.take()
+    first.close()
+    third.close()
+
+
+def test_a_programs_lock_that_cannot_be_opened_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot open the lock file .*nowhere.*; set runtime_dir"):
+        ProgramsLock(tmp_path / "nowhere", "default", TARGET)

@@ -10,6 +10,7 @@ from jobqd.app.parts import Parts
 from jobqd.clock import World
 from jobqd.duties import startup
 from jobqd.errors import ConfigError, StartError, StoreError
+from jobqd.guardian.watch import GRACE
 from jobqd.keys import Seat
 from jobqd.lockfile import InstanceLock, ProgramsLock
 from jobqd.systemd import Notifier
@@ -18,8 +19,9 @@ T = TypeVar("T")
 
 READY_WITHOUT_REDIS = 10.0
 """Seconds for which Redis is tried before the daemon says READY all the same."""
-PROGRAMS_PATIENCE = 3.0
-"""Seconds for which a predecessor's programs are waited for; their guardian kills them before, if it lives."""
+PROGRAMS_PATIENCE = 2 * GRACE + 2.0
+"""Seconds for which a predecessor's programs are waited for. Guardians kill them before: that of a child process that
+hangs begins only when the daemon's has killed the child."""
 _LOOK_AGAIN = 1.0
 _LOOK_SOON = 0.02
 
@@ -89,6 +91,7 @@ class Preparation:
         while not self._programs.take():
             if self._clock.monotonic() >= end:
                 self._log.warning("daemon.programs_left", duration=PROGRAMS_PATIENCE)
+                self._programs.replace()
                 return
             await self._clock.sleep(_LOOK_SOON)
 

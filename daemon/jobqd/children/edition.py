@@ -23,5 +23,5 @@ LOADED = edition()
 
 
 def outdated() -> bool:
-    """Whether a child that is started now would not speak as this process does."""
-    return edition() != LOADED
+    """Whether a child that is started now would not speak as this process does; false where nothing can be compared."""
+    return LOADED != "" and edition() != LOADED

@@ -218,7 +218,7 @@ class ChildRun:
             # All it sent is in our end of the socket; only a process that left its group can hold the other end open.
             await asyncio.wait((self._listening,), timeout=_LINGER)
         deadline = self._loop.time() + _PROGRAMS_PATIENCE
-        # Its own guardian ends them, within two seconds.
+        # Its own guardian ends them, the stubborn ones after a grace.
         while any(map(group_lives, self._groups)) and self._loop.time() < deadline:  # noqa: ASYNC110 - groups tell nobody
             await asyncio.sleep(_POLL)
         return status
