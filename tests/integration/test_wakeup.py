@@ -14,10 +14,12 @@ from jobqd.keys import Keys, Seat
 from jobqd.store import Link, Target, running
 from jobqd.store.call import Call
 from jobqd.wakeup import CHECK_EVERY, POLL_EVERY, Wakeup
+from tests.redis_server import RedisServer
 from tests.support.assembled import enqueue
 from tests.support.clock import ManualClock
 from tests.support.log import RecordingLog
 from tests.support.parts import world
+from tests.support.proxy import ReplyThief, reply_thief
 from tests.support.waiting import soon
 
 
@@ -50,6 +52,20 @@ class Sleeper:
 @pytest.fixture
 async def sleeper(target: Target, keys: Keys) -> AsyncIterator[Sleeper]:
     made = Sleeper(target, keys)
+    yield made
+    await made.wakeup.link.close()
+
+
+@pytest.fixture
+async def thief(redis_server: RedisServer) -> AsyncIterator[ReplyThief]:
+    async with reply_thief(redis_server.socket) as made:
+        yield made
+
+
+@pytest.fixture
+async def remote(thief: ReplyThief, keys: Keys) -> AsyncIterator[Sleeper]:
+    """One whose replies can be held back and lost."""
+    made = Sleeper(Target(thief.url), keys)
     yield made
     await made.wakeup.link.close()
 
@@ -135,6 +151,39 @@ async def test_a_check_finds_that_the_server_has_stopped_tracking(sleeper: Sleep
     assert sleeper.wakeup.pending
     assert sleeper.woken == 1
     assert not sleeper.wakeup.link.connected
+
+
+async def test_a_subscriber_that_dies_during_a_check_is_not_connected_again(
+    remote: Sleeper, thief: ReplyThief, raw: redis.asyncio.Redis
+) -> None:
+    await remote.claim()
+    (subscriber,) = [client["id"] for client in await raw.client_list() if int(client["sub"])]
+    before = (await raw.info("stats"))["total_connections_received"]
+    thief.hold_reply_to("TRACKINGINFO")
+    check = asyncio.create_task(remote.wakeup.run_once())
+    await thief.executed.wait()
+    await raw.client_kill_filter(_id=subscriber)
+    await soon(lambda: remote.wakeup.pending)
+    thief.let_go.set()
+    await check
+    assert not remote.wakeup.link.connected
+    assert (await raw.info("stats"))["total_connections_received"] == before
+
+
+async def test_a_check_of_a_replaced_subscriber_leaves_the_new_one_alone(
+    remote: Sleeper, thief: ReplyThief, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await remote.claim()
+    monkeypatch.setattr("jobqd.store.tracking.REPLY_TIMEOUT", 0.5)
+    thief.hold_reply_to("PING")
+    check = asyncio.create_task(remote.wakeup.run_once())
+    await thief.executed.wait()
+    await remote.wakeup.link.close()
+    await remote.claim()
+    await check
+    assert (remote.wakeup.link.connected, remote.wakeup.link.generation) == (True, 2)
+    assert await remote.wakeup.link.healthy()
+    assert remote.woken == 0
 
 
 async def test_a_healthy_connection_is_looked_at_each_5_seconds(sleeper: Sleeper) -> None:

@@ -57,23 +57,32 @@ class TrackedLink(Link):
 
     async def healthy(self) -> bool:
         """Whether the server still tracks for us, and is heard. Raises StoreError if it does not answer."""
-        if self._subscriber is None or self._listener is None or self._listener.done():
+        subscriber = self._subscriber
+        if subscriber is None or self._listener is None or self._listener.done():
             return False
         if self.refused is not None:
             return True
         info = await self.command("CLIENT", "TRACKINGINFO")
         flags = dict(zip(info[::2], info[1::2], strict=False)).get("flags", [])
-        return "on" in flags and "broken_redirect" not in flags and await self._hears(self._subscriber)
+        return "on" in flags and "broken_redirect" not in flags and await self._hears(subscriber)
 
     async def _hears(self, subscriber: AbstractConnection) -> bool:
-        """Whether the subscriber gets an answer: a connection that died without a sign is as silent as an idle one."""
+        """Whether the subscriber gets an answer: a connection that died without a sign is as silent as an idle one.
+
+        One that has been replaced is not asked: nothing is known against what took its place.
+        """
+        if self._subscriber is not subscriber:
+            return True
+        if not subscriber.is_connected:
+            # redis-py would connect it again to send, and nobody would read from it, or close it.
+            return False
         self._heard.clear()
         try:
             async with asyncio.timeout(REPLY_TIMEOUT):
                 await send(subscriber, [pack(("PING",))])
                 await self._heard.wait()
         except RAISED:
-            return False
+            return self._subscriber is not subscriber
         return True
 
     async def _connect(self) -> AbstractConnection:
