@@ -67,12 +67,14 @@ class Wakeup:
             if not self._claiming():
                 await self._connect()
             return
+        generation = self.link.generation
         try:
             healthy = await self.link.healthy()
         except StoreError:
             healthy = False
         if not healthy:
-            await self.link.close()
+            # A claim may have connected anew meanwhile.
+            await self.link.close(generation)
             self._changed()
 
     async def _connect(self) -> None:

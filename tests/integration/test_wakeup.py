@@ -186,6 +186,15 @@ async def test_a_check_of_a_replaced_subscriber_leaves_the_new_one_alone(
     assert remote.woken == 0
 
 
+async def test_a_check_that_fails_leaves_what_a_claim_connected_meanwhile(remote: Sleeper, thief: ReplyThief) -> None:
+    await remote.claim()
+    thief.lose_reply_to("TRACKINGINFO")
+    # The claim waits for the check, and goes before whatever follows from it.
+    await asyncio.gather(remote.wakeup.run_once(), remote.claim())
+    assert (remote.wakeup.link.connected, remote.wakeup.link.generation) == (True, 2)
+    assert await remote.wakeup.link.healthy()
+
+
 async def test_a_healthy_connection_is_looked_at_each_5_seconds(sleeper: Sleeper) -> None:
     await sleeper.claim()
     stop = asyncio.Event()

@@ -150,10 +150,11 @@ class Link:
                 await self._drop()
                 raise self._told(error) from None
 
-    async def close(self) -> None:
-        """Close the connection; a later call opens a new one."""
+    async def close(self, generation: int | None = None) -> None:
+        """Close the connection, of any generation or only of this one; a later call opens a new one."""
         async with self._lock:
-            await self._drop()
+            if generation in (None, self.generation):
+                await self._drop()
 
     async def _answer(self, command: Sequence[Argument]) -> Any:
         try:
