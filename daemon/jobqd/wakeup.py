@@ -31,6 +31,7 @@ class Wakeup:
         self._on_rest = on_rest
         self._claiming = claiming
         self._told: str | None = None
+        self._next_check = 0.0
         self._away = False
         self.pulse = Pulse("wakeup", world.clock)
         self.link = TrackedLink(target, keys.ready, keys.control, on_change=self._changed, on_control=self._control)
@@ -43,7 +44,7 @@ class Wakeup:
         return self.link.refused
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Check from time to time that the server still tracks; where it refuses, poll."""
+        """Check from time to time that the server is heard and still tracks; where it refuses to, poll."""
         while not stop.is_set():
             self._away = False
             with self.pulse:
@@ -53,20 +54,25 @@ class Wakeup:
             await _either(pause, stop)
 
     async def run_once(self) -> None:
-        """One check: wake the claimer if tracking is off, broken, or unknown."""
-        refused = self.link.refused
-        if refused is not None:
-            if refused != self._told:
-                self._told = refused
-                self._log.warning("wakeup.polling", interval=POLL_EVERY, error=refused)
-            self._changed()
-            return
-        if not self.link.connected:
+        """One check: wake the claimer if tracking is off, broken, or unknown.
+
+        The subscriber is asked where tracking is refused too, if less often than the claimer is woken: it also takes
+        orders.
+        """
+        polling = self.link.refused is not None
+        if polling:
+            self._tell_of_polling()
+        if polling or not self.link.connected:
             # The claim that this provokes connects, or is connecting now.
             self._changed()
+        if not self.link.connected:
             if not self._claiming():
                 await self._connect()
             return
+        now = self._clock.monotonic()
+        if polling and now < self._next_check:
+            return
+        self._next_check = now + CHECK_EVERY
         generation = self.link.generation
         try:
             healthy = await self.link.healthy()
@@ -76,6 +82,12 @@ class Wakeup:
             # A claim may have connected anew meanwhile.
             await self.link.close(generation)
             self._changed()
+
+    def _tell_of_polling(self) -> None:
+        refused = self.link.refused
+        if refused != self._told:
+            self._told = refused
+            self._log.warning("wakeup.polling", interval=POLL_EVERY, error=refused)
 
     async def _connect(self) -> None:
         """Make the connection that no claim will make soon: a daemon that is quiet or full still takes orders."""

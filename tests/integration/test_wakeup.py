@@ -14,6 +14,7 @@ from jobqd.keys import Keys, Seat
 from jobqd.store import Link, Target, running
 from jobqd.store.call import Call
 from jobqd.wakeup import CHECK_EVERY, POLL_EVERY, Wakeup
+from tests.fault.proxy import proxy
 from tests.redis_server import RedisServer
 from tests.support.assembled import enqueue
 from tests.support.clock import ManualClock
@@ -68,6 +69,14 @@ async def remote(thief: ReplyThief, keys: Keys) -> AsyncIterator[Sleeper]:
     made = Sleeper(Target(thief.url), keys)
     yield made
     await made.wakeup.link.close()
+
+
+@pytest.fixture
+async def poor(raw: redis.asyncio.Redis) -> AsyncIterator[dict[str, str]]:
+    """The login of a user who may not have reads tracked."""
+    await raw.execute_command("ACL", "SETUSER", "poor", "on", ">x", "~*", "&*", "+@all", "-client", "+client|id")
+    yield {"username": "poor", "password": "x"}
+    await raw.execute_command("ACL", "DELUSER", "poor")
 
 
 async def test_it_begins_with_something_to_look_at(sleeper: Sleeper) -> None:
@@ -216,10 +225,9 @@ async def test_before_it_is_connected_it_looks_often(sleeper: Sleeper) -> None:
 
 
 async def test_refused_tracking_is_said_once_and_polled(
-    target: Target, keys: Keys, raw: redis.asyncio.Redis, redis_server: Any
+    keys: Keys, raw: redis.asyncio.Redis, redis_server: RedisServer, poor: dict[str, str]
 ) -> None:
-    await raw.execute_command("ACL", "SETUSER", "poor", "on", ">x", "~*", "&*", "+@all", "-client", "+client|id")
-    sleeper = Sleeper(Target(redis_server.url, username="poor", password="x"), keys)
+    sleeper = Sleeper(Target(redis_server.url, **poor), keys)
     await sleeper.claim()
     assert sleeper.wakeup.polling
     stop = asyncio.Event()
@@ -236,4 +244,32 @@ async def test_refused_tracking_is_said_once_and_polled(
     stop.set()
     await running_
     await sleeper.wakeup.link.close()
-    await raw.execute_command("ACL", "DELUSER", "poor")
+
+
+@pytest.mark.parametrize("claiming", [True, False])
+async def test_a_subscriber_dead_without_a_sign_is_missed_where_tracking_is_refused_too(
+    keys: Keys, raw: redis.asyncio.Redis, redis_server: RedisServer, poor: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch, claiming: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("jobqd.store.tracking.REPLY_TIMEOUT", 0.5)
+    with proxy(redis_server.socket) as net:
+        sleeper = Sleeper(Target(net.url, **poor), keys)
+        sleeper.claiming = claiming
+        link = sleeper.wakeup.link
+        await sleeper.claim()
+        assert link.refused
+        await sleeper.wakeup.run_once()
+        net.wither(only_subscribed=True)
+        sleeper.clock.advance(CHECK_EVERY - POLL_EVERY)
+        await sleeper.wakeup.run_once()
+        assert link.connected, "it is asked every 5 seconds only"
+        sleeper.clock.advance(POLL_EVERY)
+        await sleeper.wakeup.run_once()
+        assert (link.connected, sleeper.woken) == (False, 4)
+        if claiming:
+            await sleeper.claim()
+        else:
+            await sleeper.wakeup.run_once()
+        await raw.publish(keys.control, "quiet worker-1")
+        await soon(lambda: sleeper.rests == [("worker-1", True)])
+        await link.close()

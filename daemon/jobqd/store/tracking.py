@@ -56,15 +56,19 @@ class TrackedLink(Link):
         return await super().run(call)
 
     async def healthy(self) -> bool:
-        """Whether the server still tracks for us, and is heard. Raises StoreError if it does not answer."""
+        """Whether the server is heard, and still tracks for us unless it refuses to.
+
+        Raises StoreError if it does not answer.
+        """
         subscriber = self._subscriber
         if subscriber is None or self._listener is None or self._listener.done():
             return False
-        if self.refused is not None:
-            return True
+        return (self.refused is not None or await self._tracks()) and await self._hears(subscriber)
+
+    async def _tracks(self) -> bool:
         info = await self.command("CLIENT", "TRACKINGINFO")
         flags = dict(zip(info[::2], info[1::2], strict=False)).get("flags", [])
-        return "on" in flags and "broken_redirect" not in flags and await self._hears(subscriber)
+        return "on" in flags and "broken_redirect" not in flags
 
     async def _hears(self, subscriber: AbstractConnection) -> bool:
         """Whether the subscriber gets an answer: a connection that died without a sign is as silent as an idle one.
