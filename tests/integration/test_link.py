@@ -62,6 +62,18 @@ async def test_an_error_of_a_command_inside_a_script_keeps_its_meaning(link: Lin
     assert link.connected
 
 
+async def test_a_key_of_a_wrong_type_is_named(link: Link, target: Target, raw: redis.asyncio.Redis, keys: Keys) -> None:
+    await raw.set(keys.scheduled, "no sorted set")
+    promote = running.promote(keys, max_age=86400.0)
+    told = f"{keys.scheduled} is a string, not a zset: RENAME or DEL what stands there"
+    with pytest.raises(StoreError, match=told):
+        await link.run(promote)
+    sync = SyncLink(target)
+    with pytest.raises(StoreError, match=told):
+        sync.run(promote)
+    sync.close()
+
+
 async def test_calls_wait_for_each_other(link: Link) -> None:
     answers = await asyncio.gather(*(link.command("ECHO", f"{n}") for n in range(50)))
     assert answers == [str(n) for n in range(50)]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import exceptions
 
-from jobqd.errors import StoreFault
+from jobqd.errors import StoreError, StoreFault
 from jobqd.keys import Keys
-from jobqd.store.call import misplaced
+from jobqd.store import running
+from jobqd.store.call import Call, explain
 from jobqd.store.faults import RAISED, REACTIONS, fault_of, no_script, refusal, store_error
 
 
@@ -120,9 +123,38 @@ def test_operations_shows_the_same_table() -> None:
         assert longest in row or "as above" in row or fault is StoreFault.FULL
 
 
+WRONG = StoreError(StoreFault.WRONGTYPE, "a wrong type")
+
+
+def explained(error: StoreError, types: Mapping[str, str | None], reasons: Sequence[str] | None = ()) -> StoreError:
+    """Return an error as it is told where TYPE answers so ("none" for other keys, None: no answer)."""
+    call: Call[Any] = running.promote(Keys("p:"), max_age=1.0)
+    inquiry, reply = explain(error, call), None
+    try:
+        while True:
+            command = inquiry.send(reply)
+            reply = reasons if command[0] == "SRANDMEMBER" else types.get(str(command[1]), "none")
+    except StopIteration as end:
+        return end.value
+
+
 def test_a_wrong_type_is_named_with_its_key() -> None:
-    keys = Keys("p:")
-    right = ("zset", "none", "zset", "set", "zset", "list", "none", "hash")
-    assert misplaced(keys.base, right) == ""
-    wrong = misplaced((*keys.base, "p:job_queue:claim:w"), ("list", *right[1:7], "string"))
-    assert wrong.startswith("p:job_queue is a list, not a zset, p:job_queue:counters is a string, not a hash: RENAME")
+    types = {"p:job_queue": "list", "p:job_queue:scheduled": "zset", "p:job_queue:counters": "string"}
+    told = explained(WRONG, types)
+    assert told.fault is StoreFault.WRONGTYPE
+    assert str(told).startswith("p:job_queue is a list, not a zset, p:job_queue:counters is a string, not a hash: ")
+
+
+@pytest.mark.parametrize("reasons", [["type:film"], ["missing", "type:film"], None])
+def test_held_sets_may_be_of_a_wrong_type_too(reasons: list[str] | None) -> None:
+    """Also that of ids without a hash if the reasons cannot be read."""
+    told = explained(WRONG, {"p:job_queue:held:missing": "set", "p:job_queue:held:type:film": "set"}, reasons)
+    assert "p:job_queue:held:missing is a set, not a zset" in str(told)
+    assert ("p:job_queue:held:type:film is a set" in str(told)) is (reasons is not None)
+
+
+def test_an_error_that_cannot_be_explained_stays_as_it_is() -> None:
+    assert explained(WRONG, {}) is WRONG
+    assert explained(WRONG, {"p:job_queue": "list", "p:job_queue:scheduled": None}) is WRONG
+    other = StoreError(StoreFault.OTHER, "another")
+    assert explained(other, {"p:job_queue": "list"}) is other

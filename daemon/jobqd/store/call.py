@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, Generic, TypeVar
 
+from jobqd.errors import StoreError, StoreFault
 from jobqd.keys import BASE_KINDS
 from jobqd.scripts import Script
 
 T = TypeVar("T")
 Argument = str | bytes | int | float
-HELD = 3
+_HELD = 3
 """Where the set of reasons stands in a script's keys."""
-REASONS = 50
+_REASONS = 50
 """Of so many of them the held set is looked at: a broken producer may name a new type with each job."""
 
 
@@ -36,20 +37,25 @@ class Call(Generic[T]):
         return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.args)
 
 
-def indexes(keys: Sequence[str], reasons: Sequence[str]) -> list[str]:
-    """Return the keys of a script that may be of a wrong type: the common ones, and the held sets of these reasons."""
-    common = list(keys[: len(BASE_KINDS)])
-    return [*common, *(f"{common[HELD]}:{reason}" for reason in dict.fromkeys(("missing", *reasons)))]
+def explain(error: StoreError, call: Call[Any]) -> Generator[tuple[str | int, ...], Any, StoreError]:
+    """Return an error of a wrong type with the key it comes from: Redis does not say which of them it is.
 
-
-def misplaced(keys: Sequence[str], kinds: Sequence[str]) -> str:
-    """Return which of `indexes` are not of the type they must be, by what TYPE said of each; empty for none."""
-    wrong = [
-        f"{key} is a {kind}, not a {expected}"
-        for key, kind, expected in zip(keys, kinds, chain(BASE_KINDS, repeat("zset")), strict=False)
-        if kind not in (expected, "none")
-    ]
-    return f"{', '.join(wrong)}: RENAME or DEL what stands there" if wrong else ""
+    Yields commands, and is sent the reply to each: None if it failed.
+    """
+    if error.fault is not StoreFault.WRONGTYPE:
+        return error
+    # The common indexes, and the held sets of the reasons there are.
+    common = list(call.keys[: len(BASE_KINDS)])
+    reasons = yield ("SRANDMEMBER", common[_HELD], _REASONS)
+    keys = [*common, *(f"{common[_HELD]}:{reason}" for reason in dict.fromkeys(("missing", *(reasons or ()))))]
+    wrong = []
+    for key, expected in zip(keys, chain(BASE_KINDS, repeat("zset")), strict=False):
+        kind = yield ("TYPE", key)
+        if kind is None:
+            return error
+        if kind not in (expected, "none"):
+            wrong.append(f"{key} is a {kind}, not a {expected}")
+    return StoreError(error.fault, f"{', '.join(wrong)}: RENAME or DEL what stands there") if wrong else error
 
 
 def same(reply: Any) -> Any:

@@ -15,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection as AsyncConnection
 from redis.connection import AbstractConnection as SyncConnection
 
 from jobqd.errors import StoreError, StoreFault
-from jobqd.store.call import HELD, REASONS, Argument, Call, indexes, misplaced
+from jobqd.store.call import Argument, Call, explain
 from jobqd.store.connect import REPLY_TIMEOUT, Target
 from jobqd.store.faults import RAISED, elsewhere, late, no_script, store_error, unusable
 from jobqd.store.wire import peer, send
@@ -117,19 +117,16 @@ class Link:
         return await self._answer(call.by_source())
 
     async def _explained(self, error: StoreError, call: Call[Any]) -> StoreError:
-        """Return an error of a wrong type with the key it comes from: Redis does not say which of them it is."""
-        if error.fault is not StoreFault.WRONGTYPE:
-            return error
+        inquiry, reply = explain(error, call), None
         try:
-            reasons = await self._answer(("SRANDMEMBER", call.keys[HELD], REASONS))
-        except StoreError:
-            reasons = []
-        keys = indexes(call.keys, reasons)
-        try:
-            kinds = [await self._answer(("TYPE", key)) for key in keys]
-        except StoreError:
-            return error
-        return StoreError(error.fault, misplaced(keys, kinds) or str(error))
+            while True:
+                command = inquiry.send(reply)
+                try:
+                    reply = await self._answer(command)
+                except StoreError:
+                    reply = None
+        except StopIteration as end:
+            return cast("StoreError", end.value)
 
     async def command(self, *command: Argument) -> Any:
         """Run one command and return its reply. Raises StoreError."""
@@ -241,18 +238,16 @@ class SyncLink:
         return self._answer(call.by_source())
 
     def _explained(self, error: StoreError, call: Call[Any]) -> StoreError:
-        if error.fault is not StoreFault.WRONGTYPE:
-            return error
+        inquiry, reply = explain(error, call), None
         try:
-            reasons = self._answer(("SRANDMEMBER", call.keys[HELD], REASONS))
-        except StoreError:
-            reasons = []
-        keys = indexes(call.keys, reasons)
-        try:
-            kinds = [self._answer(("TYPE", key)) for key in keys]
-        except StoreError:
-            return error
-        return StoreError(error.fault, misplaced(keys, kinds) or str(error))
+            while True:
+                command = inquiry.send(reply)
+                try:
+                    reply = self._answer(command)
+                except StoreError:
+                    reply = None
+        except StopIteration as end:
+            return cast("StoreError", end.value)
 
     def command(self, *command: Argument) -> Any:
         """Run one command and return its reply. Raises StoreError."""
