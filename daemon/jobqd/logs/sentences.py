@@ -152,7 +152,7 @@ SENTENCES = {
         "met {problem}[ at {path}]; if the hardening of {unit} is the reason: {remedy}. This is said once for each type"
     ),
     "hook.failed": Sentence("the on_dead hook {hook} failed"),
-    "hook.skipped": Sentence("the on_dead hooks are not called: too many letters wait for theirs"),
+    "hook.skipped": Sentence("the on_dead hooks are not called[ for {count} dead letters]: {reason}"),
     "loop.blocked": Sentence("event loop blocked[ for {duration}]: a handler calls something that waits"),
     "loop.exit_refused": Sentence("a task of a handler {problem}; the daemon goes on"),
     "loop.gave_up": Sentence("gives up: {reason}; jobs handed over: {count}", "{error}"),
