@@ -88,6 +88,12 @@ def format_size(size: int) -> str:
     return f"{_three_digits(amount)}{unit}"
 
 
+def format_excess(size: int, limit: int) -> tuple[str, str]:
+    """Return a size and the smaller limit as two texts that differ: in bytes where a glance shows them alike."""
+    texts = format_size(size), format_size(limit)
+    return texts if texts[0] != texts[1] else (f"{size} bytes", f"{limit}")
+
+
 def shorten(value: object, limit: int = 100) -> str:
     """Return the repr of any value, cut to `limit` characters, for a message: a value can be a whole film."""
     return shorten_text(repr_of(value), limit)

@@ -71,14 +71,14 @@ def test_a_field_of_the_daemon_has_a_limit(lab: Lab, name: str) -> None:
     lab.put("Y", score=2, **{name: "1" * 4097})
     just, more = claim(lab, 2)
     assert (just.unfit, len(just.fields[name])) == ("", 4096)
-    assert more.unfit == f"its field {name} is 4KiB, more than the 4KiB that it may be"
+    assert more.unfit == f"its field {name} is 4097 bytes, more than the 4096 that it may be"
     assert name not in more.fields
 
 
 def test_a_checkpoint_has_the_limit_of_a_result(lab: Lab) -> None:
     lab.put("X", checkpoint="x" * (2 * LIMIT + 1), attempts=2)
     (job,) = claim(lab)
-    assert job.unfit.startswith("its checkpoint is 1.95KiB, more than max_result (1.95KiB): ")
+    assert job.unfit.startswith("its checkpoint is 2001 bytes, more than max_result (2000): ")
     assert ("checkpoint" in job.fields, job.attempts) == (False, 2)
 
 

@@ -142,7 +142,7 @@ def test_a_coroutine_is_explained() -> None:
 
 def test_the_limit_is_in_bytes() -> None:
     assert encode_result("é" * 511, LIMIT) == '"' + "é" * 511 + '"'
-    with pytest.raises(ResultError, match=r"result is 1KiB, more than max_result \(1KiB\): store it elsewhere"):
+    with pytest.raises(ResultError, match=r"result is 1026 bytes, more than max_result \(1024\): store it elsewhere"):
         encode_result("é" * 512, LIMIT)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobqd.units import format_duration, format_size, parse_duration, parse_size, shorten
+from jobqd.units import format_duration, format_excess, format_size, parse_duration, parse_size, shorten
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,17 @@ def test_durations_are_shown_as_people_read_them(seconds, text):
 )  # fmt: skip
 def test_sizes_are_shown_as_people_read_them(size, text):
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "texts"),
+    [
+        (2**21, 2**20, ("2MiB", "1MiB")), (1001, 1000, ("1001B", "1000B")), (4097, 4096, ("4097 bytes", "4096")),
+        (4097, 4095, ("4097 bytes", "4095")), (4200, 4096, ("4.1KiB", "4KiB")),
+    ],
+)  # fmt: skip
+def test_a_size_beyond_a_limit_never_looks_like_it(size, limit, texts):
+    assert format_excess(size, limit) == texts
 
 
 @given(st.floats(min_value=0.001, max_value=1e9))

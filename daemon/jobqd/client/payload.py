@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jobqd.errors import PayloadError
-from jobqd.units import format_size, shorten
+from jobqd.units import format_excess, shorten
 
 _DEEPEST = 40
 
@@ -28,8 +28,9 @@ def encode_payload(payload: Any, limit: int) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(_complaint(payload) or f"payload is not JSON: {error}") from None
     if size > limit:
+        told, most = format_excess(size, limit)
         raise PayloadError(
-            f"payload is {format_size(size)}, more than max_payload ({format_size(limit)}): store the data "
+            f"payload is {told}, more than max_payload ({most}): store the data "
             "elsewhere and pass a reference to it, such as a path or URL, or raise max_payload"
         )
     return text

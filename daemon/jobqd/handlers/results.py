@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from jobqd.errors import JobqdError
 from jobqd.handlers.explain import cut, shown, type_name
-from jobqd.units import format_size
+from jobqd.units import format_excess
 
 _DEEPEST = 40
 _CONTAINERS = (dict, list, tuple, set, frozenset)
@@ -39,8 +39,9 @@ def encode_result(value: Any, limit: int) -> str:
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise ResultError(_complaint(value) or f"result is not JSON: {cut(str(error), 300)}") from None
     if len(encoded) > limit:
+        size, most = format_excess(len(encoded), limit)
         raise ResultError(
-            f"result is {format_size(len(encoded))}, more than max_result ({format_size(limit)}): store it "
+            f"result is {size}, more than max_result ({most}): store it "
             "elsewhere and return a reference to it, such as a path or URL, or raise max_result"
         )
     if (b"NaN" in encoded or b"Infinity" in encoded) and not _is_json(value):

@@ -13,7 +13,7 @@ from jobqd.keys import TYPE_MAX, Keys, Seat, is_type
 from jobqd.retry import Settlement
 from jobqd.scripts import script
 from jobqd.store.call import Argument, Call, mapping, pairs
-from jobqd.units import format_size, shorten
+from jobqd.units import format_excess, shorten
 
 CLAIM_MAX = 500
 """Most jobs in one claim or settle: Lua's unpack() and the time a script may hold the server set the bound."""
@@ -92,16 +92,16 @@ def _claims(sizes: Sizes, reply: Any) -> Claims:
 
 def _too_large(name: str, size: int, sizes: Sizes) -> str:
     if not name:
+        told, limit = format_excess(size, sizes.payload)
         return (
-            f"payload and own fields are {format_size(size)}, more than max_payload ({format_size(sizes.payload)}): "
+            f"payload and own fields are {told}, more than max_payload ({limit}): "
             "store the data elsewhere and pass a reference to it, such as a path or URL, or raise max_payload"
         )
     if name == "checkpoint":
-        return (
-            f"its checkpoint is {format_size(size)}, more than max_result ({format_size(sizes.result)}): "
-            "HDEL it, or raise max_result"
-        )
-    return f"its field {name} is {format_size(size)}, more than the {format_size(_FIELD_BYTES)} that it may be"
+        told, limit = format_excess(size, sizes.result)
+        return f"its checkpoint is {told}, more than max_result ({limit}): HDEL it, or raise max_result"
+    told, limit = format_excess(size, _FIELD_BYTES)
+    return f"its field {name} is {told}, more than the {limit} that it may be"
 
 
 def _no_type(job_type: str) -> str:
