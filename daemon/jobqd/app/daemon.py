@@ -137,6 +137,7 @@ class Daemon:
         return Reloader(
             self._configuration, self._notifier, self._log,
             adopt=adopt, warn=lambda settings: unknown_types(settings, self._handlers), state=lambda: self._state,
+            clock=self._clock,
         )  # fmt: skip
 
     def _attend(self, parts: Parts, reloader: Reloader) -> None:

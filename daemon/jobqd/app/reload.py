@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobqd.clock import Clock, Log, SystemClock
+from jobqd.clock import Clock, Log
 from jobqd.errors import ConfigError
 from jobqd.settings import Loaded, Settings
 from jobqd.settings.display import shown_value, subject
@@ -90,7 +90,7 @@ class Reloader:
     def __init__(
         self, configuration: Configuration, notifier: Notifier, log: Log, *,
         adopt: Callable[[Settings], None], warn: Callable[[Settings], list[str]], state: Callable[[], str],
-        clock: Clock | None = None,
+        clock: Clock,
     ) -> None:  # fmt: skip
         """`warn` returns sentences about settings; `state` is the daemon's: starting, running or stopping."""
         self._settings = configuration.settings
@@ -101,7 +101,7 @@ class Reloader:
         self._adopt = adopt
         self._warn = warn
         self._state = state
-        self._clock: Clock = clock or SystemClock()
+        self._clock = clock
         self._ended: float | None = None
         self._asked = asyncio.Event()
         self._turn = asyncio.Lock()
