@@ -90,6 +90,7 @@ class Executor:
             return outcome_of_ending(run, run.ending)
         if children.outdated():
             return Snoozed(_RESTART_PAUSE)
+        files = children.edition.signature()
         context = run.context = RunContext(run, self._services)
         child = run.child = children.child(run, context)
         if run.asked:
@@ -103,8 +104,8 @@ class Executor:
                 await limits.enter_async_context(self._watched(run, context))
                 outcome = await child.outcome()
         except ChildError as error:
-            # An upgrade under way leaves nothing that could be imported; the job is not to blame.
-            upgrade = children.outdated()
+            # While files are replaced there may be nothing to import; the job is not to blame.
+            upgrade = children.edition.disturbed(files)
             outcome = Snoozed(_RESTART_PAUSE) if upgrade else Failed(str(error), "ChildError", error.printed)
         finally:
             await child.close()

@@ -46,7 +46,7 @@ def held(parts: Parts) -> dict[str, object]:
         "walk": (parts.walker.max_age, parts.walker.job_ttl),
         "block_limit": parts.watch.limit,
         "max_result": parts.services.max_result,
-        "children": vars(parts.services.children) | {"_guardian": None, "_log": None},
+        "children": vars(parts.services.children) | {"_guardian": None, "_log": None, "edition": None},
         "stop": (parts.settings.drain_timeout, parts.settings.max_interruptions),
     }
 

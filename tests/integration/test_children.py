@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobqd import SyncQueue
-from jobqd.children import Children
+from jobqd.children import Children, Edition
 from jobqd.duties.burst import Burst
 from jobqd.guardian import Guardian
 from jobqd.keys import Keys
@@ -380,7 +380,13 @@ async def test_a_stop_that_comes_before_its_order_waits_for_it(tmp_path: Path, m
     application = Application(tmp_path, HANDLERS)
     guardian = Guardian()
     children = Children(
-        guardian, ["handlers:handlers"], application.directory, RecordingLog(), max_result=2**20, log_level="info"
+        guardian,
+        Edition(),
+        ["handlers:handlers"],
+        application.directory,
+        RecordingLog(),
+        max_result=2**20,
+        log_level="info",
     )
     run = run_of(claimed(type="asked"), handler=object())
     child = children.child(run, SimpleNamespace(log=RecordingLog()))  # type: ignore[arg-type]

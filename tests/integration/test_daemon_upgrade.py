@@ -69,15 +69,15 @@ def test_a_running_daemon_does_not_read_the_scripts_of_another_version(place: Wo
     assert not daemon.of("daemon.crashed")
 
 
-@pytest.mark.parametrize("now", ["replaced", "half there"])
+@pytest.mark.parametrize("now", ["replaced", "another version", "half there"])
 def test_jobs_that_need_a_process_wait_for_the_restart_uncharged(place: Workshop, package: Path, now: str) -> None:
     daemon, producer = started(place, package), place.producer
-    frames = package / "children" / "frames.py"
-    before = frames.read_text()
-    if now == "replaced":
-        frames.write_text(f"{before}# another version\n")
+    changed = package / ("__init__.py" if now == "another version" else "children/frames.py")
+    before = changed.read_text()
+    if now == "half there":
+        changed.unlink()
     else:
-        frames.unlink()
+        changed.write_text(f"{before}# another version\n")
     producer.put("first", "alone")
     job = producer.wait("first", "scheduled")
     assert (job.get("attempts", "0"), job.get("crashes"), job.get("interruptions")) == ("0", None, None)
@@ -86,7 +86,7 @@ def test_jobs_that_need_a_process_wait_for_the_restart_uncharged(place: Workshop
     daemon.wait_for("daemon.outdated")
     assert len(daemon.of("daemon.outdated")) == 1
     assert place.ledger.lines("alone") == []
-    frames.write_text(before)
+    changed.write_text(before)
     place.ledger.open("alone")
     assert producer.run("third", "alone")["result"] == "1"
 
@@ -98,6 +98,33 @@ def test_a_child_that_began_before_an_upgrade_ends_as_it_should(place: Workshop,
     shutil.rmtree(package)
     place.ledger.open("alone")
     assert place.producer.wait("film")["result"] == "1"
+
+
+def test_a_child_that_finds_nothing_to_import_while_the_same_is_installed_again_costs_no_attempt(
+    place: Workshop, package: Path
+) -> None:
+    place.ledger.open("alone")
+    main = package / "children" / "main.py"
+    real = main.read_text()
+    # The first start meets a moment without the package, whose files are the same again when its failure is judged.
+    main.write_text(
+        "import pathlib, sys\n"
+        f"here, there = pathlib.Path({str(main)!r}), pathlib.Path({str(package.parent / 'main.py')!r})\n"
+        "text = here.read_text()\n"
+        "if there.exists():\n"
+        "    exec(there.read_text())\n"
+        "else:\n"
+        f"    there.write_text({real!r})\n"
+        "    here.unlink(); here.write_text(text)\n"
+        "    raise ModuleNotFoundError\n"
+    )
+    daemon = started(place, package)
+    place.producer.put("a", "alone")
+    assert place.producer.wait("a", "scheduled", "failed")["status"] == "scheduled"
+    assert not daemon.of("daemon.outdated")
+    place.producer.redis.zadd("job_queue:scheduled", {"a": 1.7e9})
+    job = place.producer.wait("a")
+    assert (job["status"], job["attempts"]) == ("completed", "1")
 
 
 @pytest.mark.parametrize(

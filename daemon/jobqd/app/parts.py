@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from jobqd.app.vouch import block_limit
-from jobqd.children import Children
+from jobqd.children import Children, Edition
 from jobqd.claimer import Claimer
 from jobqd.clock import World
 from jobqd.context import Services
@@ -63,6 +63,7 @@ class Parts:
         self._seat, self._watchdog = seat, watchdog
         self._target, self.redis = target, target.name
         self._ended = 0
+        self._edition = Edition()
         self.guardian = guardian
         self.presence = Presence(settings.instance, settings.concurrency, handlers.types, world.clock.time())
         self.outage = Outage(world)
@@ -122,6 +123,8 @@ class Parts:
             told.append("polling, for Redis refuses CLIENT TRACKING")
         if metrics is not None:
             told.append(f"metrics not served: {metrics}")
+        if self._edition.told:
+            told.append("restart needed: jobqd on disk is another one, and jobs that need a process wait")
         if stuck := self.stuck():
             told.append(stuck)
         return told
@@ -201,8 +204,8 @@ class Parts:
     def _children(self) -> Children:
         settings = self.settings
         return Children(
-            self.guardian, settings.handlers, settings.app_dir, self._world.log, max_result=settings.max_result,
-            log_level=settings.log_level,
+            self.guardian, self._edition, settings.handlers, settings.app_dir, self._world.log,
+            max_result=settings.max_result, log_level=settings.log_level,
         )  # fmt: skip
 
     def _pool(self) -> Pool:

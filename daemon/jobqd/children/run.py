@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobqd.children.edition import outdated
+from jobqd.children.edition import Edition
 from jobqd.children.frames import HEADER, BrokenFrame, decode, encode, length
 from jobqd.children.outcomes import read_outcome
 from jobqd.children.process import ChildProcess, death
@@ -49,11 +49,12 @@ class Children:
     """Makes the children of one daemon: they import the application anew, from the same place."""
 
     def __init__(
-        self, guardian: Guardian, specs: Sequence[str], app_dir: Path, log: Log, *, max_result: int, log_level: str
-    ) -> None:
+        self, guardian: Guardian, edition: Edition, specs: Sequence[str], app_dir: Path, log: Log, *,
+        max_result: int, log_level: str,
+    ) -> None:  # fmt: skip
+        self.edition = edition
         self._guardian = guardian
         self._log = log
-        self._told = False
         self._order = {
             "kind": "job", "handlers": list(specs), "app_dir": str(app_dir.absolute()), "max_result": max_result,
             "log_level": log_level, "locked": guardian.lock is not None,
@@ -62,10 +63,10 @@ class Children:
 
     def outdated(self) -> bool:
         """Whether jobqd on disk is another one, whose children this daemon could not talk to; says so once."""
-        found = outdated()
-        if found and not self._told:
+        found = self.edition.outdated()
+        if found and not self.edition.told:
             self._log.warning("daemon.outdated")
-        self._told = found
+        self.edition.told = found
         return found
 
     def child(self, run: Run, context: RunContext) -> ChildRun:
@@ -75,17 +76,19 @@ class Children:
             **self._order, "id": job.id, "fence": job.fence, "score": repr(job.score), "claimed_at": job.claimed_at,
             "fields": job.fields, "max_attempts": run.policy.max_attempts,
         }  # fmt: skip
-        return ChildRun(run, context, self._guardian, order, self._max_result)
+        return ChildRun(run, context, self._guardian, self.edition, order, self._max_result)
 
 
 class ChildRun:
     """One run in a child, from its start to the end of everything that it started."""
 
     def __init__(
-        self, run: Run, context: RunContext, guardian: Guardian, order: Mapping[str, Any], max_result: int
-    ) -> None:
+        self, run: Run, context: RunContext, guardian: Guardian, edition: Edition, order: Mapping[str, Any],
+        max_result: int,
+    ) -> None:  # fmt: skip
         self._run = run
         self._context = context
+        self._edition = edition
         self._guardian = guardian
         self._order = dict(order)
         self._max_result = max_result
@@ -132,7 +135,7 @@ class ChildRun:
 
     def _may_blame(self, status: int) -> bool:
         """Whether the handler caused this death, and not who ended its run or the whole service."""
-        if self._run.ending in (Ending.CANCELLED, Ending.LOST) or (self._broken and outdated()):
+        if self._run.ending in (Ending.CANCELLED, Ending.LOST) or (self._broken and self._edition.outdated()):
             return False
         if self._killed:
             return self._hung and self._run.ending is not Ending.STOP
