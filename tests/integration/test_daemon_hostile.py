@@ -164,13 +164,13 @@ def test_whoever_stops_the_loop_does_not_end_the_daemon(place: Workshop, how: st
 
 
 @pytest.mark.parametrize(
-    ("job_type", "event"),
+    ("job_type", "event", "rate"),
     [
-        ("exits", "loop.exit_refused"), ("leaves", "Task exception was never retrieved"), ("dies", "hook.failed"),
-        ("broken_check", "job.broke"),
+        ("exits", "loop.exit_refused", 100), ("leaves", "Task exception was never retrieved", 20),
+        ("dies", "hook.failed", 100), ("broken_check", "job.broke", 100),
     ],
 )  # fmt: skip
-def test_a_flood_of_bad_handlers_is_no_flood_of_lines(tmp_path: Path, job_type: str, event: str) -> None:
+def test_a_flood_of_bad_handlers_is_no_flood_of_lines(tmp_path: Path, job_type: str, event: str, rate: int) -> None:
     count = 1500
     with newest_server() as server, workshop(server, tmp_path, FLOOD_HANDLERS) as place:
         daemon, redis = place.start(concurrency=20), place.producer.redis
@@ -179,11 +179,11 @@ def test_a_flood_of_bad_handlers_is_no_flood_of_lines(tmp_path: Path, job_type: 
             pipe.hset(f"job:flood {number}", mapping={"type": job_type, "n": "1"})
             pipe.zadd("job_queue", {f"flood {number}": 1})
         pipe.execute()
-        eventually(lambda: not redis.zcard("job_queue") and not redis.zcard("job_queue:active"), timeout=30)
+        eventually(lambda: not redis.zcard("job_queue") and not redis.zcard("job_queue:active"), timeout=90)
         assert place.producer.run("after", "quick")["status"] == "completed"
         assert daemon.stop() == 0
-        seconds = daemon.of("daemon.stopped")[0]["duration"] + 1
         lines = [record for record in daemon.records if record["event"].startswith(event)]
-        assert 0 < len(lines) <= 100 * seconds
-        assert len(lines) < count * 0.9, "nothing was left out"
-        assert daemon.of("job.lines_suppressed")
+        # A second that has begun has its lines at once. How much has to be left out depends on how fast the machine is;
+        # each line is either written or counted.
+        assert 0 < len(lines) <= rate * (daemon.of("daemon.stopped")[0]["duration"] + 1)
+        assert len(lines) + sum(line["count"] for line in daemon.of("job.lines_suppressed")) >= count
