@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.systemd.lab.possible import Failed, Unavailable, check, check_mirror, tolerated
+from tests.systemd.lab.prepare import fetch
 
 
 @pytest.mark.parametrize(("required", "skipped"), [(None, True), ("required", False)])
@@ -38,3 +40,16 @@ def test_a_mirror_that_does_not_answer_is_told(tmp_path):
     (tmp_path / "dists/bookworm").mkdir(parents=True)
     (tmp_path / "dists/bookworm/Release").touch()
     check_mirror(tmp_path.as_uri(), "bookworm")
+
+
+@pytest.mark.parametrize(("fails", "runs"), [(0, 1), (2, 3), (9, 3)])
+def test_what_cannot_be_downloaded_is_tried_three_times_and_is_no_failure(tmp_path: Path, fails: int, runs: int):
+    log, told = tmp_path / "log", []
+    command = ["sh", "-c", f"echo x >> {log}; test $(wc -l < {log}) -gt {fails} || {{ echo timed out; exit 7; }}"]
+    if fails < 3:
+        fetch(command, told.append)
+    else:
+        with pytest.raises(Unavailable, match="not to be downloaded now: sh failed with 7: timed out"):
+            fetch(command, told.append)
+    assert len(log.read_text().splitlines()) == runs
+    assert told == ["systemd lab: sh failed with 7: timed out"] * min(fails, 3)

@@ -1,7 +1,7 @@
 """Whether a lab can be booted here. What is known to be impossible is told from what should have worked.
 
 With JOBQD_LAB=required, as CI sets it where the programs are installed, the latter fails the tests instead of skipping
-them: else a lab that never boots again would go unnoticed.
+them: else a lab that never boots again would go unnoticed. A download that fails is none of that: see prepare.fetch.
 """
 
 from __future__ import annotations

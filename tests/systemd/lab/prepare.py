@@ -13,13 +13,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.systemd.lab.possible import Failed, check, check_mirror
+from tests.systemd.lab.possible import Failed, Unavailable, check, check_mirror
 
 SOURCE = Path(os.environ.get("JOBQD_LAB_SOURCE") or Path(__file__).parents[3])
 """The tree under test; $JOBQD_LAB_SOURCE names another, such as that of an older commit."""
@@ -32,6 +33,8 @@ _PACKAGES = (
 _DEBIAN = "http://deb.debian.org/debian"
 # redis-py asks for it below Python 3.11.3, and pip judges that by the version of the host.
 _ALSO = ("async-timeout>=4.0.3",)
+_PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+_FETCHES = 3
 # In a mount namespace of its own, so that nothing stays mounted whatever happens.
 _BUILD_LAYER = """
 set -e
@@ -77,11 +80,28 @@ def prepare(tell: Callable[[str], object] = print) -> Prepared:
 
 def build_wheel(directory: Path, source: Path = SOURCE) -> Path:
     """Build the wheel of a tree, by default the one under test, into a directory."""
-    # Without isolation where the backend is there already: it would be downloaded for each build.
-    isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    _call([*pip, "wheel", "--no-deps", *isolation, f"--wheel-dir={directory}", str(source)])
+    with tempfile.TemporaryDirectory() as backend:
+        # Without isolation where the backend is there already: it would be downloaded for each build.
+        if importlib.util.find_spec("hatchling"):
+            options = ["--no-build-isolation"]
+        else:
+            requires = tomllib.loads((source / "pyproject.toml").read_text())["build-system"]["requires"]
+            fetch([*_PIP, "download", "--dest", backend, *requires])
+            options = ["--no-index", "--find-links", backend]
+        _call([*_PIP, "wheel", "--no-deps", *options, f"--wheel-dir={directory}", str(source)])
     return next(directory.glob("jobqd-*.whl"))
+
+
+def fetch(command: list[str], tell: Callable[[str], object] = print) -> None:
+    """Run a command that only downloads, up to three times. That it fails tells of the network: Unavailable."""
+    for left in reversed(range(_FETCHES)):
+        try:
+            _call(command)
+            return
+        except Failed as error:
+            tell(f"systemd lab: {error}")
+            if not left:
+                raise Unavailable(f"not to be downloaded now: {error}") from None
 
 
 def _requirements() -> list[str]:
@@ -117,7 +137,11 @@ def _cached(entry: Path, tell: Callable[[str], object], make: Callable[[Path], N
 def _make_root(at: Path) -> None:
     mirror = _mirror()
     check_mirror(mirror, SUITE)
-    _call(["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", SUITE, str(at), mirror])
+    debootstrap = ["debootstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}"]
+    with tempfile.TemporaryDirectory() as scratch:
+        packages = f"{scratch}/packages.tgz"
+        fetch([*debootstrap, f"--make-tarball={packages}", SUITE, f"{scratch}/aside", mirror])
+        _call([*debootstrap, f"--unpack-tarball={packages}", SUITE, str(at), mirror])
     # Downloaded packages and lists: 60 MB that nobody reads again.
     shutil.rmtree(at / "var/cache/apt")
     shutil.rmtree(at / "var/lib/apt/lists")
@@ -134,8 +158,8 @@ def _mirror() -> str:
 
 
 def _download(requirements: list[str], at: Path) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
-    _call([*command, "--only-binary=:all:", f"--python-version={PYTHON}", "--dest", str(at), *requirements])
+    only = ["--only-binary=:all:", f"--python-version={PYTHON}"]
+    fetch([*_PIP, "download", *only, "--dest", str(at), *requirements])
 
 
 def _make_layer(root: Path, wheels: Path, requirements: list[str], at: Path) -> None:
