@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,11 +16,10 @@ import pytest
 
 from tests.fault.figures import published
 from tests.fault.laboratory import Laboratory, laboratory, release
+from tests.fault.scenes import MakeLaboratory
 from tests.redis_server import VERSIONS, binaries
 
 _VERSION = re.compile(r"\[(redis-[\d.]+)")
-
-MakeLaboratory = Callable[..., Laboratory]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,13 +67,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what each scenario injected, and what came of it."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
     lines = [
-        f"{text} [{_VERSION.findall(report.nodeid)[0]}]"
+        f"{text} [{version_of(report.nodeid)}]"
         for report in reports if report.when == "call" for name, text in report.user_properties if name == "figures"
     ]  # fmt: skip
     if lines:
         terminalreporter.section("faults injected, and what came of them")
         for line in sorted(lines, key=row_number):
             terminalreporter.write_line(line)
+
+
+def version_of(nodeid: str) -> str:
+    """Return the Redis that a scenario ran on, by its name; "" for one that has none in it."""
+    found = _VERSION.search(nodeid)
+    return found[1] if found else ""
 
 
 def row_number(line: str) -> tuple[int, str]:
