@@ -6,27 +6,9 @@ Only tests that run in pytest's own process can notice: a daemon of a test runs 
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 
-from tests.mutants import ROOT, run_tests
-
-PACKAGE = ROOT / "daemon" / "jobqd"
-
-
-@dataclass(frozen=True)
-class Guard:
-    """`old` becomes `new` at its first place in a module; `test` must fail then."""
-
-    module: str
-    what: str
-    old: str
-    new: str
-    test: str
-
+from tests.support.guard import Guard, take_out
 
 GUARDS = [
     Guard("retry.py", "a lapse counts as a crash", '"ready", "crashes", history', '"ready", "interruptions", history',
@@ -63,28 +45,5 @@ GUARDS = [
 ]  # fmt: skip
 
 
-def outcome(guard: Guard) -> str:
-    """Return "killed", or what is wrong."""
-    with tempfile.TemporaryDirectory(prefix="jq") as directory:
-        package = Path(directory) / "jobqd"
-        shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-        module = package / guard.module
-        module.write_text(module.read_text().replace(guard.old, guard.new, 1))
-        status = run_tests([f"tests/{guard.test}"], Path(directory))
-    return {0: "survived", 1: "killed"}.get(status, f"the test did not run (pytest exit {status})")
-
-
-def main(words: list[str]) -> int:
-    """Try the guards that match and print a table."""
-    chosen = [guard for guard in GUARDS if not words or any(word in f"{guard.module}: {guard.what}" for word in words)]
-    results = []
-    for guard in chosen:
-        results.append(outcome(guard))
-        print(f"{results[-1]:9} {guard.module:20} {guard.what:48} {guard.test}", flush=True)
-    killed = results.count("killed")
-    print(f"{killed} of {len(results)} mutants killed")
-    return 0 if killed == len(results) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(take_out(GUARDS, sys.argv[1:]))

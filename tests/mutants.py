@@ -7,26 +7,21 @@ package; it prints a table and exits 1 if one survives. Not part of the ordinary
 # ruff: noqa: E501 - a table of texts as they are in the scripts
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ROOT / "daemon" / "jobqd" / "scripts"
+from tests.support.guard import Guard, take_out
+
 SUITES = {
-    "claim": "tests/integration/test_scripts_claim.py",
-    "settle": "tests/integration/test_scripts_settle.py",
-    "upkeep": "tests/integration/test_scripts_upkeep.py",
-    "producing": "tests/integration/test_scripts_producing.py",
-    "suspects": "tests/integration/test_scripts_suspects.py",
-    "unfit": "tests/integration/test_scripts_unfit.py",
-    "bad data": "tests/integration/test_bad_data.py",
-    "repair": "tests/integration/test_scripts_repair.py",
-    "errors": "tests/property/test_injected_errors.py",
+    "claim": "integration/test_scripts_claim.py",
+    "settle": "integration/test_scripts_settle.py",
+    "upkeep": "integration/test_scripts_upkeep.py",
+    "producing": "integration/test_scripts_producing.py",
+    "suspects": "integration/test_scripts_suspects.py",
+    "unfit": "integration/test_scripts_unfit.py",
+    "bad data": "integration/test_bad_data.py",
+    "repair": "integration/test_scripts_repair.py",
+    "errors": "property/test_injected_errors.py",
 }
 
 
@@ -40,6 +35,12 @@ class Mutant:
     new: str
     suite: str
     test: str
+
+    @property
+    def guard(self) -> Guard:
+        """The same, by the names of files."""
+        test = f"{SUITES[self.suite]}::{self.test}"
+        return Guard(f"scripts/{self.script}.lua", self.what, self.old, self.new, test)
 
 
 FIRST_ZREM = "redis.call('ZREM', active, '')\n"
@@ -604,42 +605,5 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def run_tests(tests: list[str], package: Path) -> int:
-    """Run tests on the package jobqd in a directory; return pytest's exit status (1: a test failed)."""
-    environment = {**os.environ, "PYTHONPATH": str(package)}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
-
-
-def outcome(mutant: Mutant) -> str:
-    """Return "killed", or what is wrong: "survived", "not applicable", or that the test could not run."""
-    source = (SCRIPTS / f"{mutant.script}.lua").read_text()
-    if mutant.old not in source:
-        return "not applicable: the text is not in the script"
-    with tempfile.TemporaryDirectory(prefix="jq") as directory:
-        package = Path(directory)
-        shutil.copytree(ROOT / "daemon" / "jobqd", package / "jobqd", ignore=shutil.ignore_patterns("__pycache__"))
-        broken = source.replace(mutant.old, mutant.new, 1)
-        (package / "jobqd" / "scripts" / f"{mutant.script}.lua").write_text(broken)
-        status = run_tests([f"{SUITES[mutant.suite]}::{mutant.test}"], package)
-    return {0: "survived", 1: "killed"}.get(status, f"the test did not run (pytest exit {status})")
-
-
-def main(words: list[str]) -> int:
-    """Try the mutants that match and print a table."""
-    chosen = [mutant for mutant in MUTANTS if not words or any(w in f"{mutant.script}: {mutant.what}" for w in words)]
-    tests = sorted({f"{SUITES[mutant.suite]}::{mutant.test}" for mutant in chosen})
-    if run_tests(tests, ROOT / "daemon"):
-        print("the tests fail on the scripts as they are: mend that first")
-        return 1
-    results = []
-    for mutant in chosen:
-        results.append(outcome(mutant))
-        print(f"{results[-1]:9} {mutant.script:10} {mutant.what:50} {mutant.test}", flush=True)
-    killed = results.count("killed")
-    print(f"{killed} of {len(results)} mutants killed")
-    return 0 if killed == len(results) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(take_out([mutant.guard for mutant in MUTANTS], sys.argv[1:]))

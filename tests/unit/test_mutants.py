@@ -10,18 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.guards import GUARDS, PACKAGE, Guard
-from tests.mutants import MUTANTS, ROOT, SCRIPTS, SUITES, Mutant
+from tests.guards import GUARDS
+from tests.mutants import MUTANTS
+from tests.support.guard import PACKAGE, ROOT, Guard
+
+ALL = [*(mutant.guard for mutant in MUTANTS), *GUARDS]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.script}: {mutant.what}")
-def test_it_can_be_applied_and_its_test_exists(mutant: Mutant) -> None:
-    assert mutant.old in (SCRIPTS / f"{mutant.script}.lua").read_text()
-    assert f"def {mutant.test}(" in (ROOT / SUITES[mutant.suite]).read_text()
+@pytest.mark.parametrize("guard", ALL, ids=lambda guard: f"{guard.file}: {guard.what}")
+def test_it_can_be_taken_out_and_its_test_exists(guard: Guard) -> None:
+    assert guard.old in guard.source
+    file, test = guard.test.split("::")
+    assert f"def {test}(" in (ROOT / "tests" / file).read_text()
 
 
 def test_the_tests_run_the_package_that_they_are_told_to(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "daemon" / "jobqd", tmp_path / "jobqd")
+    shutil.copytree(PACKAGE, tmp_path / "jobqd")
     (tmp_path / "jobqd" / "scripts" / "claim.lua").write_text("-- broken")
     look = "import tests.conftest, jobqd.scripts; print(jobqd.scripts.script('claim').source.decode())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -31,10 +35,3 @@ def test_the_tests_run_the_package_that_they_are_told_to(tmp_path: Path) -> None
 
 def test_the_guarantees_say_how_many_there_are() -> None:
     assert f"({len(MUTANTS)} of\nthem" in (ROOT / "docs/guarantees.md").read_text()
-
-
-@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: f"{guard.module}: {guard.what}")
-def test_a_guard_can_be_taken_out_and_its_test_exists(guard: Guard) -> None:
-    assert guard.old in (PACKAGE / guard.module).read_text()
-    file, test = guard.test.split("::")
-    assert f"def {test}(" in (ROOT / "tests" / file).read_text()
