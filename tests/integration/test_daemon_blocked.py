@@ -121,7 +121,7 @@ def test_where_nobody_can_be_named_all_that_may_block_are_charged_and_nobody_is_
         producer.put("film", "film")
         producer.put("apart", "thread")
         for death in (1, 2):
-            daemon = place.start(block_limit="1s")
+            daemon = place.start(block_limit="1s", retry_delay="0s")
             eventually(lambda lines=2 * death: len(place.ledger.lines("film")) == lines)
             if death == 1:
                 producer.put("blocker", "later", score=20)
@@ -130,7 +130,7 @@ def test_where_nobody_can_be_named_all_that_may_block_are_charged_and_nobody_is_
         job = producer.job("apart")
         assert (job["interruptions"], job.get("crashes")) == ("2", None)
         # As suspects they run alone: the film is cleared, and the other is found out.
-        daemon = place.start(block_limit="1s", timeout="2s")
+        daemon = place.start(block_limit="1s", timeout="1s", retry_delay="0s")
         place.ledger.open("film")
         assert [producer.wait(name)["status"] for name in ("film", "apart")] == ["completed"] * 2
         blocker = producer.wait("blocker", timeout=20)

@@ -274,7 +274,8 @@ def test_a_redis_that_hangs_does_not_hold_up_a_stop(tmp_path: Path, job_type: st
 
 def test_a_redis_that_hangs_from_long_before_does_not_either(tmp_path: Path) -> None:
     with newest_server() as server, workshop(server, tmp_path, HANDLERS) as place:
-        daemon = place.start(drain_timeout="1s")
+        # A short lease: the next renewal, which tells that Redis hangs, comes soon.
+        daemon = place.start(drain_timeout="1s", lease="3s")
         place.producer.put("job", "film")
         place.ledger.wait_for("started job")
         server.freeze()
