@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.redis_server import RedisServer
-from tests.support.daemon import ROOT
+from tests.support.forked import run_jobq
 from tests.support.servers import newest_server
 from tests.support.waiting import eventually
 from tests.support.workshop import Workshop, workshop
@@ -41,11 +40,8 @@ def place(server: RedisServer, tmp_path: Path) -> Iterator[Workshop]:
 
 
 def jobq(place: Workshop, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "daemon"), "JOBQD_REDIS_URL": place.server.url}
-    return subprocess.run(
-        [sys.executable, "-m", "jobqd.cli.jobq", *arguments], cwd=place.application.directory, env=environ,
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    environ = {"PATH": os.environ["PATH"], "JOBQD_REDIS_URL": place.server.url}
+    return run_jobq(arguments, place.application.directory, environ, timeout=60)
 
 
 def test_a_quiet_daemon_claims_nothing_until_it_may_again(place: Workshop) -> None:

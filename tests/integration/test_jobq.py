@@ -20,6 +20,7 @@ from jobqd.keys import Seat
 from jobqd.retry import Settlement
 from jobqd.store import running
 from tests.redis_server import RedisServer, binaries
+from tests.support.forked import run_jobq
 
 PACKAGES = Path(__file__).parents[2] / "daemon"
 COMMAND = [sys.executable, "-m", "jobqd.cli.jobq"]
@@ -45,16 +46,7 @@ class Jobq:
         self.environment = {**outside, "PYTHONPATH": str(PACKAGES), "TZ": "UTC"}
 
     def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.directory,
-            env=self.environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        return run_jobq(arguments, self.directory, self.environment, stdin=stdin)
 
     def json(self, *arguments: str):
         done = self(*arguments, "--json")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from jobqd.keys import Keys
 from tests.redis_server import RedisServer
 from tests.support.daemon import ROOT
+from tests.support.forked import run_jobq
 from tests.support.producer import Producer, producer
 from tests.support.servers import newest_server
 
@@ -38,11 +38,7 @@ def queue(server: RedisServer) -> Iterator[Producer]:
 def stats(server: RedisServer, tmp_path: Path) -> Run:
     def run(*arguments: str, url: str = server.url) -> subprocess.CompletedProcess[str]:
         environ = {name: text for name, text in os.environ.items() if not name.startswith("JOBQD_")}
-        return subprocess.run(
-            [sys.executable, "-m", "jobqd.cli.jobq", "stats", *arguments],
-            cwd=tmp_path, env={**environ, "PYTHONPATH": str(ROOT / "daemon"), "JOBQD_REDIS_URL": url},
-            capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
+        return run_jobq(["stats", *arguments], tmp_path, {**environ, "JOBQD_REDIS_URL": url})
 
     return run
 
