@@ -20,6 +20,7 @@ Report = tuple[float, str | None, float | None]
 _UNREAD = object()
 
 _INTEGER = re.compile(r"\d{1,15}", re.ASCII)
+_WHOLE_SECONDS = re.compile(r"\d{1,11}", re.ASCII)
 DAEMON_FIELDS = frozenset({
     "attempts", "checkpoint", "crashes", "created_at", "error", "error_type", "eta_seconds", "fence", "finished_at",
     "held", "interruptions", "max_attempts", "payload", "priority", "progress", "result", "started_at", "status",
@@ -68,15 +69,18 @@ class Claimed:
         """Runs of this job that we ended so far."""
         return integer(self.fields.get("interruptions"))
 
-    def waited(self) -> float | None:
+    def waited(self, *, roughly: bool = False) -> float | None:
         """Seconds between the moment this job was ready and its claim; None where nothing tells.
 
         The fraction of the score of our clients and of promoted jobs is Unix time / 1e10; a raw producer's plain
-        score says nothing, so `created_at` stands in for the first run.
+        score says nothing, so `created_at` stands in for the first run. In whole seconds it tells only `roughly`: an
+        idle daemon would seem to take up to a second.
         """
         ready_at = (self.score - math.floor(self.score)) * 1e10 if math.isfinite(self.score) else 0.0
         if not self.claimed_at - 1e8 < ready_at < self.claimed_at + 60:
             if self.attempts or self.crashes or self.interruptions:
+                return None
+            if not roughly and _WHOLE_SECONDS.fullmatch(self.fields.get("created_at", "")):
                 return None
             ready_at = created_at(self.fields)
             if not self.claimed_at - 1e8 < ready_at < self.claimed_at + 60:

@@ -81,6 +81,8 @@ def test_the_creation_of_a_raw_job_stands_in_for_its_score(lab: Lab, read: Count
     lab.put("raw", score=10, created_at=f"{time.time() - 400:.3f}")
     lab.put("javascript", score=10, created_at=f"{(time.time() - 500) * 1000:.0f}")
     assert waits(lab, read) == about(500)
+    lab.put("shell", score=10, created_at=f"{time.time() - 600:.0f}")
+    assert waits(lab, read) == about(600)
 
 
 def test_a_job_that_came_back_has_not_waited_since_its_creation(lab: Lab, read: Counted) -> None:

@@ -72,10 +72,18 @@ def test_the_fraction_of_our_scores_tells_how_long_a_job_waited() -> None:
 
 
 def test_where_the_score_says_nothing_created_at_stands_in_for_the_first_run() -> None:
-    assert claimed(score=10, created_at=NOW - 3).waited() == 3.0
-    assert claimed(score=10, created_at=NOW - 3, attempts=1).waited() is None
+    assert claimed(score=10, created_at=NOW - 3.5).waited() == 3.5
+    assert claimed(score=10, created_at=NOW - 3.5, attempts=1).waited() is None
     assert claimed(score=10).waited() is None
     assert claimed(score=10, created_at=NOW + 10).waited() == 0.0
+
+
+def test_a_creation_in_whole_seconds_tells_only_roughly_how_long_a_job_waited() -> None:
+    made = claimed(score=10, created_at=f"{NOW:.0f}")
+    assert made.waited() is None
+    assert made.waited(roughly=True) == 0.0
+    assert claimed(score=10, created_at=f"{NOW * 1000:.0f}").waited() == 0.0  # milliseconds
+    assert claimed(score=10 + (NOW - 5.0) / 1e10, created_at=f"{NOW:.0f}").waited() == pytest.approx(5.0, abs=0.001)
 
 
 def test_a_handler_sees_the_facts_of_its_run() -> None:

@@ -78,8 +78,8 @@ def _waits_of_plain(keys: Keys, ids: Sequence[str], now: float) -> Reading[list[
 
 
 def _waited(score: float, now: float, fields: dict[str, str]) -> float | None:
-    """The rule is that of a job that is claimed at this moment."""
-    return Claimed("", 0, score, now, fields).waited()
+    """The rule is that of a job that is claimed at this moment, but a second more or less is nothing here."""
+    return Claimed("", 0, score, now, fields).waited(roughly=True)
 
 
 def _priorities(index: str) -> Reading[list[int]]:
