@@ -100,7 +100,7 @@ def test_a_bad_option_is_named(option: str, value: Any, words: str) -> None:
 
 
 def test_every_option_of_the_decorator_is_kept() -> None:
-    taken = set(inspect.signature(Handlers.job).parameters) - {"self", "job_type"}
+    taken = set(inspect.signature(Handlers.job).parameters) - {"self", "job_type", "others"}
     assert taken == {field.name for field in fields(HandlerOptions)}
 
 
@@ -309,3 +309,12 @@ def test_include() -> None:
         whole.include(7)  # type: ignore[arg-type]
     assert whole.types == ("a",)
     assert (len(whole.arounds), len(whole.dead_hooks)) == (1, 1)
+
+
+def test_an_option_that_there_is_not_is_named_with_the_one_that_was_meant() -> None:
+    handlers = Handlers()
+    with pytest.raises(ConfigError, match=r'^handler "x": there is no option timeuot; did you mean timeout\?$'):
+        handlers.job("x", timeuot="2h")  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="there is no option colour; there are timeout, max_attempts, "):
+        handlers.job("x", colour="red")  # type: ignore[call-overload]
+    assert not len(handlers)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 
 from jobqd.errors import ConfigError
-from jobqd.handlers.explain import shown
+from jobqd.handlers.explain import cut, shown
 from jobqd.keys import TYPE_MAX, is_type
 from jobqd.units import parse_duration
 
@@ -58,6 +60,14 @@ class OptionReader:
         if isinstance(value, bool):
             return value
         raise self._error(option, value, "must be True or False")
+
+    def refuse(self, others: Iterable[str]) -> None:
+        """Raise ConfigError for the first of the options that there are not."""
+        known = [field.name for field in fields(HandlerOptions)]
+        for option in others:
+            near = difflib.get_close_matches(option.lower(), known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"handler {shown(self._type)}: there is no option {cut(option, 60)}; {remedy}")
 
     def _error(self, option: str, value: object, why: str) -> ConfigError:
         return ConfigError(f"handler {shown(self._type)}: {option}={shown(value)} {why}")

@@ -121,18 +121,20 @@ class Handlers:
         drain_timeout: float | str | None = None,
         stall_timeout: float | str | None = None,
         process: bool = False,
+        **others: object,
     ) -> Any:
         """Register the decorated function as the handler of a job type; without a type, its name is the type.
 
         Times are seconds or texts such as "2h". `concurrency` caps this type's runs in one daemon;
         `stall_timeout` ends a run that reports no progress for so long; `process` gives each run a process of
         its own. Settings and the job's own fields win over these. Raises ConfigError for a value or a function
-        that cannot be used, or a type already taken.
+        that cannot be used, an option that there is not, or a type already taken.
         """
         scope = _scope(sys._getframe(1))
         if callable(job_type):
             return self._register(None, job_type, HandlerOptions(), scope)
         read = OptionReader("without a type" if job_type is None else check_type(job_type))
+        read.refuse(others)
         options = HandlerOptions(
             timeout=read.seconds("timeout", timeout),
             max_attempts=read.count("max_attempts", max_attempts),
