@@ -112,8 +112,12 @@ async def test_many_jobs_are_enqueued_in_order_and_in_batches(queue, keys, raw):
 
 
 async def test_nothing_is_written_when_one_of_many_is_unfit(queue, keys, raw):
-    with pytest.raises(PayloadError):
+    with pytest.raises(PayloadError) as caught:
         await queue.enqueue_many([JobSpec("mail"), JobSpec("")])
+    assert str(caught.value).startswith("jobs[1]: type: ''")
+    with pytest.raises(PayloadError) as alone:
+        await queue.enqueue("")
+    assert str(alone.value).startswith("type: ''")
     assert await raw.exists(keys.ready) == 0
 
 

@@ -13,12 +13,13 @@ from uuid import UUID
 from jobqd.client import following, producing
 from jobqd.client.procedure import Ear, Procedure, run
 from jobqd.client.source import RETRY_FOR, Source, settings_of, source, source_of
-from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, as_spec, known_id
+from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, known_id
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
 from jobqd.store.facts import JobInfo, Progress
 from jobqd.store.link import Link
 from jobqd.store.listening import Listener, Subscription
+from jobqd.store.producing import NewJob
 from jobqd.units import parse_duration
 
 if TYPE_CHECKING:  # producers that give a URL do not pay for pydantic
@@ -111,7 +112,7 @@ class Queue:
         Raises PayloadError, EnqueueRefused (nothing was written), StoreError.
         """
         spec = JobSpec(job, payload, priority, delay, at, id, max_attempts, timeout)
-        return (await self.enqueue_many([spec]))[0]
+        return (await self._enqueue([self._source.job(spec)]))[0]
 
     async def enqueue_many(self, jobs: Iterable[JobSpec | TypedJob]) -> list[JobHandle]:
         """Put many jobs into the queue, 500 in one round trip: JobSpec(type, payload, ...) or handler.args(...).
@@ -119,7 +120,9 @@ class Queue:
         All are checked before the first is written. Raises as `enqueue`; jobs of earlier batches stay
         enqueued.
         """
-        new = [self._source.job(as_spec(job)) for job in jobs]
+        return await self._enqueue(self._source.jobs(jobs))
+
+    async def _enqueue(self, new: list[NewJob]) -> list[JobHandle]:
         source = self._source
         existing = await self.run(producing.enqueue(source.keys, new, source.limits, source.patience))
         return [JobHandle(self, job.id, status) for job, status in zip(new, existing, strict=True)]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobqd.client.ids import Ids
 from jobqd.client.producing import Patience
-from jobqd.client.spec import JobSpec, Limits, new_job
-from jobqd.errors import ConfigError
+from jobqd.client.spec import JobSpec, Limits, TypedJob, as_spec, new_job
+from jobqd.errors import ConfigError, PayloadError
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
 from jobqd.store.producing import NewJob
@@ -35,6 +35,16 @@ class Source:
     def job(self, spec: JobSpec) -> NewJob:
         """Return a job to be written. Raises PayloadError."""
         return new_job(spec, self.ids.next(), self.limits)
+
+    def jobs(self, jobs: Iterable[JobSpec | TypedJob]) -> list[NewJob]:
+        """Return the jobs to be written. Raises PayloadError that tells which of them is wrong."""
+        return [self._nth(number, job) for number, job in enumerate(jobs)]
+
+    def _nth(self, number: int, job: JobSpec | TypedJob) -> NewJob:
+        try:
+            return self.job(as_spec(job))
+        except PayloadError as error:
+            raise PayloadError(f"jobs[{number}]: {error}") from None
 
 
 def source(target: Target, keys: Keys, limits: Limits, retry_for: float | str) -> Source:

@@ -12,11 +12,12 @@ from uuid import UUID
 from jobqd.client import following, producing
 from jobqd.client.procedure import Procedure, run_sync
 from jobqd.client.source import RETRY_FOR, Source, settings_of, source, source_of
-from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, as_spec, known_id
+from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, known_id
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
 from jobqd.store.facts import JobInfo, Progress
 from jobqd.store.link import SyncLink
+from jobqd.store.producing import NewJob
 from jobqd.units import parse_duration
 
 if TYPE_CHECKING:  # producers that give a URL do not pay for pydantic
@@ -99,11 +100,13 @@ class SyncQueue:
         Parameters and errors are those of `Queue`.
         """
         spec = JobSpec(job, payload, priority, delay, at, id, max_attempts, timeout)
-        return self.enqueue_many([spec])[0]
+        return self._enqueue([self._source.job(spec)])[0]
 
     def enqueue_many(self, jobs: Iterable[JobSpec | TypedJob]) -> list[SyncJobHandle]:
         """Put many jobs into the queue, as `Queue.enqueue_many`."""
-        new = [self._source.job(as_spec(job)) for job in jobs]
+        return self._enqueue(self._source.jobs(jobs))
+
+    def _enqueue(self, new: list[NewJob]) -> list[SyncJobHandle]:
         source = self._source
         existing = self.run(producing.enqueue(source.keys, new, source.limits, source.patience))
         return [SyncJobHandle(self, job.id, status) for job, status in zip(new, existing, strict=True)]
