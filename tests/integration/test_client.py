@@ -111,6 +111,14 @@ async def test_many_jobs_are_enqueued_in_order_and_in_batches(queue, keys, raw):
     assert await raw.zrange(keys.ready, 0, -1) == [handle.id for handle in handles]
 
 
+@pytest.mark.parametrize("timeout", ["1 fortnight", -1])
+async def test_a_timeout_that_is_none_is_named(queue, sync_queue, timeout):
+    with pytest.raises(PayloadError, match=r"^timeout: .*(fortnight|-1).* is not a duration"):
+        await queue.job("x").result(timeout=timeout)
+    with pytest.raises(PayloadError, match=r"^timeout: .*(fortnight|-1).* is not a duration"):
+        sync_queue.job("x").result(timeout=timeout)
+
+
 async def test_nothing_is_written_when_one_of_many_is_unfit(queue, keys, raw):
     with pytest.raises(PayloadError) as caught:
         await queue.enqueue_many([JobSpec("mail"), JobSpec("")])

@@ -13,14 +13,13 @@ from uuid import UUID
 from jobqd.client import following, producing
 from jobqd.client.procedure import Ear, Procedure, run
 from jobqd.client.source import RETRY_FOR, Source, settings_of, source, source_of
-from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, known_id
+from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, duration, known_id
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
 from jobqd.store.facts import JobInfo, Progress
 from jobqd.store.link import Link
 from jobqd.store.listening import Listener, Subscription
 from jobqd.store.producing import NewJob
-from jobqd.units import parse_duration
 
 if TYPE_CHECKING:  # producers that give a URL do not pay for pydantic
     from jobqd.settings import Settings
@@ -203,10 +202,10 @@ class JobHandle:
     async def result(self, timeout: float | str | None = None) -> Any:
         """Wait for the end, at most `timeout` (seconds or "10m"; None: as long as it takes), and return the result.
 
-        Raises JobFailed, JobCancelled, JobNotFound, ResultTimeout; StoreError where waiting cannot help. A
-        Redis that is away is waited for.
+        Raises JobFailed, JobCancelled, JobNotFound, ResultTimeout; PayloadError for a timeout that is none; StoreError
+        where waiting cannot help. A Redis that is away is waited for.
         """
-        seconds = None if timeout is None else parse_duration(timeout)
+        seconds = None if timeout is None else duration("timeout", timeout)
         ear = _LazyEar(self._queue, self.id)
         try:
             return await self._queue.run(following.result(self._queue.keys, self.id, seconds), ear)

@@ -85,7 +85,7 @@ def new_job(spec: JobSpec, new_id: str, limits: Limits) -> NewJob:
     if spec.max_attempts is not None:
         fields["max_attempts"] = _whole("max_attempts", spec.max_attempts, 1, _ATTEMPTS_MAX)
     if spec.timeout is not None:
-        seconds = _duration("timeout", spec.timeout)
+        seconds = duration("timeout", spec.timeout)
         if not seconds:
             raise PayloadError("timeout: 0 would end every run at once; give seconds or a text such as '90s'")
         fields["timeout"] = f"{seconds:.15g}"
@@ -182,7 +182,8 @@ def _whole(field: str, value: Any, least: int, most: int) -> int:
     return number
 
 
-def _duration(field: str, value: Any) -> float:
+def duration(field: str, value: Any) -> float:
+    """Return seconds for a duration. Raises PayloadError that names the parameter."""
     try:
         return parse_duration(value)
     except ValueError as error:
@@ -192,7 +193,7 @@ def _duration(field: str, value: Any) -> float:
 def _delay(value: float | str | None) -> float | None:
     if value is None:
         return None
-    seconds = _duration("delay", value)
+    seconds = duration("delay", value)
     if seconds > _DELAY_MAX:
         raise PayloadError(f"delay: {shorten(value)} is more than a hundred years; give less")
     return seconds or None

@@ -12,13 +12,12 @@ from uuid import UUID
 from jobqd.client import following, producing
 from jobqd.client.procedure import Procedure, run_sync
 from jobqd.client.source import RETRY_FOR, Source, settings_of, source, source_of
-from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, known_id
+from jobqd.client.spec import DEFAULT_PRIORITY, JobSpec, Limits, TypedJob, duration, known_id
 from jobqd.keys import Keys
 from jobqd.store.connect import Target
 from jobqd.store.facts import JobInfo, Progress
 from jobqd.store.link import SyncLink
 from jobqd.store.producing import NewJob
-from jobqd.units import parse_duration
 
 if TYPE_CHECKING:  # producers that give a URL do not pay for pydantic
     from jobqd.settings import Settings
@@ -175,7 +174,7 @@ class SyncJobHandle:
 
         It looks after 50 ms, then ever more seldom, to once a second.
         """
-        seconds = None if timeout is None else parse_duration(timeout)
+        seconds = None if timeout is None else duration("timeout", timeout)
         return self._queue.run(following.result(self._queue.keys, self.id, seconds))
 
     def updates(self) -> Iterator[Progress]:
