@@ -106,8 +106,7 @@ def job_id(value: str | UUID) -> str:
 def known_id(value: str | UUID) -> str:
     """Return the id of a job that may be there: a raw producer's may be any bytes but none. Raises PayloadError."""
     text = str(value) if isinstance(value, UUID) else value
-    if not isinstance(text, str) or not text:
-        raise PayloadError(f"id: {shorten(value)} is not a text that is not empty")
+    text = _text("id", text)
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -157,16 +156,24 @@ def _job_type(value: str) -> str:
 
 
 def _name(field: str, value: Any, longest: int) -> str:
-    if not isinstance(value, str) or not value:
-        raise PayloadError(f"{field}: {shorten(value)} is not a text that is not empty")
-    if len(value) > longest:
-        raise PayloadError(f"{field}: {shorten(value)} has {len(value)} characters; {longest} is the most")
-    if _CONTROL.search(value):
+    text = _text(field, value)
+    if len(text) > longest:
+        raise PayloadError(f"{field}: {shorten(value)} has {len(text)} characters; {longest} is the most")
+    if _CONTROL.search(text):
         raise PayloadError(f"{field}: {shorten(value)} holds a control character; take it out")
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise PayloadError(f"{field}: {shorten(value)} cannot be written as UTF-8; use valid characters") from None
+    return text
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        remedy = f': write "{value}"' if type(value) is int else ""
+        raise PayloadError(f"{field}: {shorten(value)} is not a text{remedy}")
+    if not value:
+        raise PayloadError(f"{field}: {shorten(value)} is empty: give at least one character")
     return value
 
 
