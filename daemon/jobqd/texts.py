@@ -17,6 +17,12 @@ def class_name(value: object) -> str:
     return shorten_text(_NAME(type(value)), CLASS_NAME_LIMIT)
 
 
+def with_article(name: str) -> str:
+    """Return a name with its article: "a socket", "an array"."""
+    # Of names with a u most are said as "a UUID" and "a User" are.
+    return f"{'an' if name[:1].lower() in tuple('aeio') else 'a'} {name}"
+
+
 def text_of(value: object) -> str:
     """Return `str(value)`, or a text that says that there is none; never raises."""
     try:

@@ -85,6 +85,8 @@ def test_no_delay_is_now_and_no_payload_is_no_field():
         ({"payload": {1: 2}}, "the key 1 is not a text"),
         ({"payload": {"a": [1, {"b": float("nan")}]}}, "payload['a'][1]['b']: nan"),
         ({"payload": {"a": {"when": NOON}}}, "payload['a']['when']"),
+        ({"payload": {"how": print}}, "is a builtin_function_or_method, which JSON cannot hold"),
+        ({"payload": {"how": object()}}, "is an object, which JSON cannot hold: pass a text or a number"),
         ({"payload": {"a": "\udc80"}}, "payload['a']"),
         ({"payload": {"a": "x" * 1000}}, "max_payload (1000B)"),
         ({"priority": 1.5}, "priority: 1.5 is not an integer"),

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from jobqd.handlers import ResultError, encode_result
 
 LIMIT = 1024
+FORM = "for which JSON has no form: return texts, numbers, lists, dicts, a dataclass or a pydantic model"
 
 
 class Film(BaseModel):
@@ -79,11 +80,11 @@ def circle() -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (object(), "result is an object: return JSON values"),
+        (object(), "result is an object, " + FORM),
         ({"a": {"b": float("nan")}}, 'result["a"]["b"] is nan, which JSON cannot hold: return None'),
         ([1, float("inf")], "result[1] is inf, which JSON cannot hold: return None"),
-        (Film(title="x", extra=[object()]), "result.extra[0] is an object: return JSON values"),
-        (Size(object()), "result.width is an object: return JSON values"),
+        (Film(title="x", extra=[object()]), "result.extra[0] is an object, " + FORM),
+        (Size(object()), "result.width is an object, " + FORM),
         ({"a": b"\xff"}, 'result["a"] is bytes that are not UTF-8: '),
         (["\udce9"], "result[0] is a text with lone surrogates: "),
         (
@@ -105,7 +106,7 @@ def test_values_without_a_json_form(value: Any, message: str) -> None:
 def test_a_socket_is_named_with_its_place() -> None:
     with socket.socket() as opened, pytest.raises(ResultError) as caught:
         encode_result({"frames": [1, 2, 3, opened]}, LIMIT)
-    assert str(caught.value) == 'result["frames"][3] is a socket: return JSON values'
+    assert str(caught.value) == 'result["frames"][3] is a socket, ' + FORM
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobqd.texts import CLASS_NAME_LIMIT, class_name, repr_of, shorten_text, text_of
+from jobqd.texts import CLASS_NAME_LIMIT, class_name, repr_of, shorten_text, text_of, with_article
 
 
 class Evil(BaseException):
@@ -56,3 +56,8 @@ def test_the_name_of_a_class_is_short_and_costs_nothing() -> None:
     assert class_name(OSError()) == "OSError"
     assert len(class_name(type("X" * 10**6, (), {})())) == CLASS_NAME_LIMIT
     assert class_name(Nameless("Film", (), {})()) == "Film"
+
+
+@pytest.mark.parametrize(("name", "told"), [("object", "an object"), ("socket", "a socket"), ("UUID", "a UUID")])
+def test_a_name_has_its_article(name: str, told: str) -> None:
+    assert with_article(name) == told

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jobqd.errors import PayloadError
+from jobqd.texts import class_name, with_article
 from jobqd.units import format_excess, shorten
 
 _DEEPEST = 40
@@ -72,6 +73,6 @@ def _remedy(value: Any) -> str:
     if isinstance(value, Mapping):
         return "has a key that is not JSON: use texts as keys"
     return (
-        f"is a {type(value).__name__}, which JSON has not: pass a text or a number, "
+        f"is {with_article(class_name(value))}, which JSON cannot hold: pass a text or a number, "
         "or enqueue handler.args(...), which converts by the handler's type hints"
     )

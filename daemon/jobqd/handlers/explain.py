@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobqd.texts import with_article
+
 VALUE_LIMIT = 100
 """Characters of a value that are shown in a message."""
 MESSAGE_LIMIT = 900
@@ -67,8 +69,7 @@ def _escaped(character: str) -> str:
 
 def type_name(value: object) -> str:
     """Return the name of a value's type with its article: "a socket", "an array"."""
-    name = type(value).__name__
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {cut(name, VALUE_LIMIT)}"
+    return with_article(cut(type(value).__name__, VALUE_LIMIT))
 
 
 def problems(error: ValidationError) -> list[str]:

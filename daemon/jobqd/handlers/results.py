@@ -15,6 +15,7 @@ from jobqd.handlers.explain import cut, shown, type_name
 from jobqd.units import format_excess
 
 _DEEPEST = 40
+_FORMS = "return texts, numbers, lists, dicts, a dataclass or a pydantic model"
 _CONTAINERS = (dict, list, tuple, set, frozenset)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
@@ -45,7 +46,7 @@ def encode_result(value: Any, limit: int) -> str:
             "elsewhere and return a reference to it, such as a path or URL, or raise max_result"
         )
     if (b"NaN" in encoded or b"Infinity" in encoded) and not _is_json(value):
-        raise ResultError(_complaint(value) or "result holds NaN or Infinity, which JSON has not")
+        raise ResultError(_complaint(value) or "result holds NaN or Infinity, which JSON cannot hold")
     return encoded.decode()
 
 
@@ -77,7 +78,7 @@ def _complaint(value: Any, fits: Callable[[Any], bool] | None = None) -> str:
                 break
         else:
             return f"{place} {wrong}" if (wrong := _wrong(value)) else ""
-    return f"{cut(place, 300)}… is nested too deep, or holds itself: return JSON values"
+    return f"{cut(place, 300)}… is nested too deep, or holds itself: return values that JSON can hold"
 
 
 def _is_json(value: Any) -> bool:
@@ -115,4 +116,4 @@ def _wrong(value: Any) -> str:
         return f"has the key {shown(keys[0])}, which JSON cannot hold: use texts as keys"
     if inspect.iscoroutine(value):
         return "is a coroutine: await it, or make the handler (or the wrapper around it) an async def"
-    return "" if _is_json(value) else f"is {type_name(value)}: return JSON values"
+    return "" if _is_json(value) else f"is {type_name(value)}, for which JSON has no form: {_FORMS}"
