@@ -52,7 +52,7 @@ class JobFailed(JobqdError):  # noqa: N818 - says what happened
 
     def __init__(self, job_id: str, error: str, error_type: str = "", attempts: int = 0) -> None:
         self.job_id, self.error, self.error_type, self.attempts = job_id, error, error_type, attempts
-        super().__init__(f"job {job_id} failed after {attempts} attempts: {error}")
+        super().__init__(f"job {job_id} failed after {attempts} attempt{'s' * (attempts != 1)}: {error}")
 
 
 class JobCancelled(JobqdError):  # noqa: N818 - says what happened

@@ -18,7 +18,7 @@ from jobqd.client.ids import Ids
 from jobqd.client.procedure import Pause
 from jobqd.client.producing import Patience, batches
 from jobqd.client.spec import JobSpec, Limits, new_job, unix_time
-from jobqd.errors import PayloadError, StoreError, StoreFault
+from jobqd.errors import JobFailed, PayloadError, StoreError, StoreFault
 from jobqd.store.counting import DaemonInfo
 from jobqd.store.facts import JobInfo, decoded, number, progress_of
 from jobqd.store.producing import NewJob
@@ -266,3 +266,8 @@ def test_a_table_is_cut_on_a_terminal_and_whole_on_a_pipe():
     assert max(map(len, narrow.splitlines())) == 40
     assert "x" * 100 in Paper(None, False).table(("ID", "TEXT"), [row])
     assert "\x1b" not in narrow
+
+
+def test_one_attempt_is_told_as_one():
+    assert str(JobFailed("x", "no", attempts=1)) == "job x failed after 1 attempt: no"
+    assert str(JobFailed("x", "no", attempts=2)) == "job x failed after 2 attempts: no"
