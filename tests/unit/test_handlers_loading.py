@@ -75,10 +75,10 @@ def test_the_example_works_as_it_is_printed(app: Path) -> None:
 def test_no_such_module(app: Path) -> None:
     write(app, GOOD)
     message = problem(app, "app_task:handlers")
-    assert "there is no module app_task; is it app_tasks?" in message
+    assert 'there is no module "app_task"; did you mean "app_tasks"?' in message
     assert f"looked in app_dir {app}" in message
-    assert "there is no module app_task;" in problem(app, "app_task.deep.er:handlers")
-    assert "there is no module app_tasks.deep" in problem(app, "app_tasks.deep:handlers")
+    assert 'there is no module "app_task";' in problem(app, "app_task.deep.er:handlers")
+    assert 'there is no module "app_tasks.deep"' in problem(app, "app_tasks.deep:handlers")
 
 
 def test_no_such_directory(app: Path) -> None:
@@ -93,7 +93,7 @@ def test_not_a_spec(app: Path, spec: str) -> None:
 def test_no_such_attribute(app: Path) -> None:
     write(app, GOOD.replace("handlers =", "jobs =").replace("@handlers", "@jobs"))
     message = problem(app, "app_tasks:handlers")
-    assert f"app_tasks ({app / 'app_tasks.py'}) has no handlers; is it jobs?" in message
+    assert f'app_tasks ({app / "app_tasks.py"}) has no "handlers"; did you mean "jobs"?' in message
 
 
 def test_not_a_handlers_object(app: Path) -> None:

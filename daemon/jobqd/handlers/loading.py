@@ -68,7 +68,7 @@ def _load(spec: str, directory: Path) -> Handlers:
     found: Any = module
     for name in attribute.split("."):
         if not hasattr(found, name):
-            raise _error(spec, f"{module_name} ({module.__file__}) has no {attribute}{_near(name, found)}")
+            raise _error(spec, f'{module_name} ({module.__file__}) has no "{attribute}"{_near(name, found)}')
         found = getattr(found, name)
     if not isinstance(found, Handlers):
         is_what = f"is {type_name(found)}, not a jobqd.Handlers object"
@@ -101,9 +101,9 @@ def _not_found(missing: str, directory: Path) -> str:
     last = missing.rpartition(".")[2]
     beside = [path.stem for path in directory.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     close = difflib.get_close_matches(last, beside, n=1)
-    hint = f"; is it {close[0]}?" if close else ""
+    hint = f"; did you mean {_either(close)}?" if close else ""
     return (
-        f"there is no module {missing}{hint}\n"
+        f'there is no module "{missing}"{hint}\n'
         f"  looked in app_dir {directory}, then in the environment {sys.prefix}\n"
         "  set app_dir to the directory that the module is in, or correct its name"
     )
@@ -112,7 +112,11 @@ def _not_found(missing: str, directory: Path) -> str:
 def _near(name: str, owner: Any) -> str:
     handlers = [key for key, value in vars(owner).items() if isinstance(value, Handlers)]
     close = handlers or difflib.get_close_matches(name, [key for key in dir(owner) if key[:1] != "_"], n=3)
-    return f"; is it {' or '.join(close[:3])}?" if close else ""
+    return f"; did you mean {_either(close[:3])}?" if close else ""
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(f'"{name}"' for name in names)
 
 
 def _headline(error: BaseException) -> str:
