@@ -164,7 +164,7 @@ class Pool:
         await self._wait_for_runs(skip, began, max_interruptions)
         for run in list(self._busy):
             self._stop(run)
-        if self._busy:
+        if self._busy and not skip.is_set():  # of a second signal the log tells already
             self._log.info("daemon.drained", running=len(self._busy))
         await self._wait_for_endings(skip, grace)
         return await self._give_up()

@@ -156,6 +156,17 @@ async def test_a_drain_that_is_skipped_ends_what_runs(server: RedisServer, works
         skip.set()
         assert await draining == []
         assert outcomes(parts) == [Interrupted("the daemon stops")]
+        assert not works.log.of("daemon.drained")
+
+
+async def test_the_end_of_a_drain_is_told(server: RedisServer, works: Works) -> None:
+    async with pool_of(server, works) as parts:
+        parts.pool.start(claimed(type="waits"))
+        await soon(lambda: works.events)
+        parts.pool._deadline = lambda *_: 0.0  # type: ignore[method-assign]
+        assert await parts.pool.drain(asyncio.Event(), 3) == []
+        (told,) = works.log.of("daemon.drained")
+        assert told == {"running": 1}
 
 
 async def test_a_drain_names_the_runs_that_do_not_end(server: RedisServer, works: Works) -> None:

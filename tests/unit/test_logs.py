@@ -181,6 +181,11 @@ def test_every_line_shows_the_whole_id_and_an_unknown_event_its_fields(console):
     assert resized.endswith(f'• video_render {JOB["job_id"]} job.resized width=3 note="a b"')
 
 
+def test_a_number_of_runs_needs_no_plural(console):
+    console.log.info("daemon.drained", running=1)
+    assert console.text().rstrip().endswith("drain_timeout is over: what still runs is ended (1 running)")
+
+
 def test_values_cannot_break_a_line_or_steer_the_terminal(console):
     evil = "a\n12:00:00 ✓ fake\r\x1b[31m\x9b2J\u202e\udc80"
     console.log.info(evil, **{evil: evil, "job_id": evil, "job_type": evil})

@@ -110,7 +110,7 @@ SENTENCES = {
         "stopping: no new jobs[, {running} still running]", "waits up to {timeout}; a second signal does not wait"
     ),
     "daemon.hurrying": Sentence("a second signal: running jobs are ended now and handed back"),
-    "daemon.drained": Sentence("the time is over; told to end: {running}"),
+    "daemon.drained": Sentence("drain_timeout is over: what still runs is ended", "{running} running"),
     "daemon.quiet": Sentence("quiet: claims no more jobs[, {running} still running]"),
     "daemon.resumed": Sentence("claims jobs again"),
     "daemon.reloaded": Sentence("reloaded: {changes}"),
