@@ -64,7 +64,7 @@ async def test_an_error_of_a_command_inside_a_script_keeps_its_meaning(link: Lin
 
 async def test_a_key_of_a_wrong_type_is_named(link: Link, target: Target, raw: redis.asyncio.Redis, keys: Keys) -> None:
     await raw.set(keys.scheduled, "no sorted set")
-    promote = running.promote(keys, max_age=86400.0)
+    promote = running.promote(keys)
     told = f"{keys.scheduled} is a string, not a zset: RENAME or DEL what stands there"
     with pytest.raises(StoreError, match=told):
         await link.run(promote)
@@ -82,10 +82,10 @@ async def test_calls_wait_for_each_other(link: Link) -> None:
 
 async def test_an_unknown_script_is_sent_by_its_source(link: Link, raw: redis.asyncio.Redis, keys: Keys) -> None:
     await raw.script_flush()
-    await link.run(running.promote(keys, max_age=86400.0))
+    await link.run(running.promote(keys))
     assert await raw.script_exists(script("promote").sha) == [True]
     await raw.script_flush()
-    await link.run(running.promote(keys, max_age=86400.0))
+    await link.run(running.promote(keys))
     assert link.generation == 1
 
 

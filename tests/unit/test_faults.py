@@ -128,7 +128,7 @@ WRONG = StoreError(StoreFault.WRONGTYPE, "a wrong type")
 
 def explained(error: StoreError, types: Mapping[str, str | None], reasons: Sequence[str] | None = ()) -> StoreError:
     """Return an error as it is told where TYPE answers so ("none" for other keys, None: no answer)."""
-    call: Call[Any] = running.promote(Keys("p:"), max_age=1.0)
+    call: Call[Any] = running.promote(Keys("p:"))
     inquiry, reply = explain(error, call), None
     try:
         while True:
