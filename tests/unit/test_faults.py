@@ -13,7 +13,7 @@ from jobqd.errors import StoreError, StoreFault
 from jobqd.keys import Keys
 from jobqd.store import running
 from jobqd.store.call import Call, explain
-from jobqd.store.faults import RAISED, REACTIONS, fault_of, no_script, refusal, store_error
+from jobqd.store.faults import RAISED, REACTIONS, fault_of, no_script, reason_of, refusal, store_error
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -93,6 +93,54 @@ def test_a_refusal_leaves_the_connection_in_step() -> None:
 def test_a_message_is_bounded_and_never_empty() -> None:
     assert len(str(store_error(exceptions.ResponseError("x" * 10_000)))) == 500
     assert str(store_error(exceptions.ConnectionError())) == "ConnectionError"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "Error 111 connecting to 127.0.0.1:1. Connection refused.",
+            "no connection to 127.0.0.1:1: Connection refused",
+        ),
+        (
+            "Error 111 connecting to 127.0.0.1:1. Connect call failed ('127.0.0.1', 1).",
+            "no connection to 127.0.0.1:1: Connection refused",
+        ),
+        (
+            "Error Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0), [Errno 111] Connect call "
+            "failed ('127.0.0.1', 1) connecting to localhost:1.",
+            "no connection to localhost:1: Connection refused",
+        ),
+        (
+            "Error Multiple exceptions: [Errno 111] Connect call failed ('::1', 1), [Errno 113] Connect call failed "
+            "('10.0.0.1', 1) connecting to db:1.",
+            "no connection to db:1: Multiple exceptions: [Errno 111] Connect call failed ('::1', 1), [Errno 113] "
+            "Connect call failed ('10.0.0.1', 1)",
+        ),
+        (
+            "Error -2 connecting to a.b:1. Name or service not known.",
+            "no connection to a.b:1: Name or service not known",
+        ),
+        (
+            "Error 2 connecting to /run/r.sock. No such file or directory.",
+            "no connection to /run/r.sock: No such file or directory",
+        ),
+        (
+            "Error 1 connecting to a:1. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed.",
+            "no connection to a:1: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed",
+        ),
+        ("Error connecting to a:1.", "Error connecting to a:1"),
+        ("Connection closed by server.", "Connection closed by server"),
+    ],
+)
+def test_the_address_and_the_reason_of_a_lost_connection_are_told_once(said: str, told: str) -> None:
+    assert str(store_error(exceptions.ConnectionError(said))) == told
+
+
+def test_a_sentence_that_names_the_server_leaves_its_address_out() -> None:
+    error = StoreError(StoreFault.DOWN, "no connection to a:1: Connection refused")
+    assert reason_of(error, "a:1") == "Connection refused"
+    assert reason_of(error, "b:1") == "no connection to a:1: Connection refused"
 
 
 @pytest.mark.parametrize("fault", list(StoreFault))

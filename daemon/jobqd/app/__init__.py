@@ -29,6 +29,7 @@ from jobqd.logs import LogSystem, RunLog, configure
 from jobqd.settings import Loaded, Settings
 from jobqd.settings.local import local_address
 from jobqd.store import Target
+from jobqd.store.faults import REACTIONS, reason_of
 from jobqd.store.tracking import TrackedLink
 from jobqd.systemd import Notifier
 
@@ -111,7 +112,7 @@ def _world(logs: LogSystem) -> World:
 def check(loaded: Loaded) -> list[Finding]:
     """Import the handlers, reach Redis and judge it; returns what was found. Raises ConfigError for a bad URL."""
     settings = loaded.settings
-    return [*_check_handlers(settings), *asyncio.run(_check_redis(settings)), *_check_metrics(settings)]
+    return [*_check_handlers(settings), *asyncio.run(_check_redis(loaded)), *_check_metrics(settings)]
 
 
 def _check_handlers(settings: Settings) -> list[Finding]:
@@ -133,7 +134,8 @@ def _check_metrics(settings: Settings) -> list[Finding]:
     return [find_endpoint(local_address(settings.metrics, settings.instance))]
 
 
-async def _check_redis(settings: Settings) -> list[Finding]:
+async def _check_redis(loaded: Loaded) -> list[Finding]:
+    settings = loaded.settings
     target = Target.of(settings)
     keys = Keys(settings.key_prefix, settings.queue)
     link = TrackedLink(target, keys.ready, keys.control, on_change=lambda: None, on_control=lambda _: None)
@@ -145,9 +147,17 @@ async def _check_redis(settings: Settings) -> list[Finding]:
     except StoreError as error:
         if settings.redis_url.startswith("embedded:"):
             return [Finding(None, "redis", "the embedded Redis does not run: it runs while the daemon does")]
-        return [Finding(False, "redis", f"{target.name}: {error}")]
+        return [Finding(False, "redis", _unreached(loaded, target, error))]
     finally:
         await link.close()
     where = target.name if server in target.name else f"{server}, {target.name}"
     answers = Finding(True, "redis", f"answers at {where}")
     return [answers, *startup.judge(info, allow_eviction=settings.allow_eviction), *able]
+
+
+def _unreached(loaded: Loaded, target: Target, error: StoreError) -> str:
+    said = reason_of(error, target.name)
+    lines = [f"{REACTIONS[error.fault].meaning} ({target.name}): {said}", loaded.redis_origin]
+    if loaded.sources.get("redis_url") == "default":
+        lines.append("to try it out without a Redis: JOBQD_REDIS_URL=embedded://./var/redis, with jobqd[embedded]")
+    return "\n".join(lines)

@@ -17,6 +17,7 @@ from jobqd.settings import Loaded, Settings, load
 from jobqd.settings.installed import RUN_CREDENTIALS, unit_of
 from jobqd.settings.layers import SYSTEM_FILE
 from jobqd.store.connect import Target
+from jobqd.store.faults import reason_of
 
 RETRY_FOR = 1.0
 """Seconds for which a person is left waiting while Redis is away."""
@@ -75,14 +76,12 @@ def open_queue_and_settings(site: Site) -> Iterator[tuple[SyncQueue, Settings]]:
 def explain(error: StoreError, loaded: Loaded) -> NoReturn:
     """Raise Trouble that tells what a failed Redis command means, and what to do."""
     where = Target.of(loaded.settings).name
-    origin = f"redis_url is set by {loaded.sources['redis_url']}"
-    if loaded.sources["redis_url"] == "default":
-        origin = "redis_url is not set, so this is the default; set JOBQD_REDIS_URL or redis_url in jobqd.toml"
+    origin, said = loaded.redis_origin, reason_of(error, where)
     if error.fault is StoreFault.DOWN and loaded.settings.redis_url.startswith("embedded:"):
         remedy = "it runs while its daemon does: start jobqd run, or jobqd run --burst, with the same configuration"
         raise Trouble(f"the embedded Redis of {where} does not run\n      {remedy}; {origin}", EX_UNAVAILABLE) from None
     if error.fault in _UNREACHABLE:
-        raise Trouble(f"Redis at {where} does not answer: {error}\n      {origin}", EX_UNAVAILABLE) from None
+        raise Trouble(f"Redis at {where} does not answer: {said}\n      {origin}", EX_UNAVAILABLE) from None
     if error.fault is StoreFault.DENIED:
         remedy = "check redis_username and redis_password"
         installed = unit_of(loaded.path, SYSTEM_FILE, RUN_CREDENTIALS) is not None
@@ -90,7 +89,7 @@ def explain(error: StoreError, loaded: Loaded) -> NoReturn:
             remedy = "run it with sudo: only the unit and root may read its password"
         raise Trouble(f"Redis at {where} refuses us: {error}\n      {remedy}; {origin}", EX_CONFIG) from None
     if error.fault is StoreFault.TLS:
-        raise Trouble(f"no trusted connection to Redis at {where}: {error}\n      {origin}", EX_CONFIG) from None
+        raise Trouble(f"no trusted connection to Redis at {where}: {said}\n      {origin}", EX_CONFIG) from None
     if error.fault is StoreFault.WRONGTYPE:
         remedy = "choose another key_prefix or queue, or remove that key"
         raise Trouble(f"a key of the queue holds something else: {error}\n      {remedy}", EX_CONFIG) from None

@@ -46,6 +46,14 @@ class Loaded:
     warnings: list[str] = field(default_factory=list)
     path: Path | None = None
 
+    @property
+    def redis_origin(self) -> str:
+        """Where the address of Redis came from, and where to set it, as a clause."""
+        source = self.sources.get("redis_url", "default")
+        if source == "default":
+            return "redis_url is not set, so this is the default; set JOBQD_REDIS_URL or redis_url in jobqd.toml"
+        return f"redis_url is set by {source}"
+
 
 def load(
     argv_values: Mapping[str, str] | None = None,

@@ -7,6 +7,7 @@ looked at first.
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -95,6 +96,9 @@ _BY_TEXT = {text: fault for fault, reaction in REACTIONS.items() for text in rea
 _BY_CLASS = tuple((kind, fault) for fault, reaction in REACTIONS.items() for kind in reaction.classes)
 _BY_CODE = {code: fault for fault, reaction in REACTIONS.items() for code in reaction.codes}
 _CODE = re.compile(r"(?<![A-Za-z])-?([A-Z]{3,})(?![A-Za-z])")
+# "Error 111 connecting to HOST:PORT. REASON." and "Error REASON connecting to HOST:PORT.", of redis-py.
+_CONNECTING = re.compile(r"Error (.*?) connecting to (\S+?)\.(?: (.*?)\.?)?", re.DOTALL)
+_NUMBER = re.compile(r"(?:^|\[Errno )(\d+)(?:\]|$)")
 _NAME_MISMATCHES = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH (openssl-verification-options(1))
 
 RAISED: tuple[type[Exception], ...] = (redis_errors.RedisError, redis_errors.RedisClusterException, OSError)
@@ -179,9 +183,28 @@ def _tls_advice(error: ssl.SSLError) -> str:
     )
 
 
+def _plain(text: str) -> str:
+    """Return what redis-py says of a connection that cannot be made with its address, and the reason, told once."""
+    match = _CONNECTING.fullmatch(text)
+    if match is None:
+        return text.removesuffix(".")
+    first, server, last = match.groups()
+    reason = last or first
+    # For a reason asyncio gives the address, and all of them of a name that has several.
+    numbers = {int(number) for number in _NUMBER.findall(first)}
+    if len(numbers) == 1 and (not last or last.startswith("Connect call failed")):
+        reason = os.strerror(numbers.pop())
+    return f"no connection to {server}: {reason}"
+
+
+def reason_of(error: Exception, server: object) -> str:
+    """Return what an error says, for a sentence that names the server already."""
+    return _plain(str(error)).removeprefix(f"no connection to {server}: ")
+
+
 def _words(error: Exception) -> str:
     """Return what an exception says, with the remedy where a person needs one."""
-    text, tls = str(error) or type(error).__name__, _tls_error(error)
+    text, tls = _plain(str(error)) or type(error).__name__, _tls_error(error)
     if tls is not None and fault_of(error) is StoreFault.TLS:
         return f"{text}; {_tls_advice(tls)}"
     if isinstance(error, redis_errors.AskError) and error.args and not text.startswith(("MOVED", "ASK")):

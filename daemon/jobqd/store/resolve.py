@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from redis import exceptions as redis_errors
 
 from jobqd.errors import StoreFault
-from jobqd.store.faults import RAISED, fault_of
+from jobqd.store.faults import RAISED, fault_of, reason_of
 
 SLOTS = 16384
 
@@ -63,7 +63,7 @@ class Directory(ABC):
                 reply = yield Question(node, self.command)
                 found = self.read(node, reply)
             except _FAILED as error:
-                failures.append(f"{node}: {str(error) or 'no answer in time'}")
+                failures.append(f"{node}: {reason_of(error, node) or 'no answer in time'}")
                 if fault_of(error) in (StoreFault.DENIED, StoreFault.TLS):
                     denied = error
             else:
