@@ -392,3 +392,18 @@ async def test_stats_lists_the_reasons_that_hold_the_most(jobq, keys, raw):
     assert {tuple(row[1:]) for row in rows[:10]} == {("3", f"type:t{number}") for number in range(7, 1000, 100)}
     assert rows[20] == ["held", "980", "+980", "more;", "--json", "names", "all"]
     assert len(jobq.json("stats")["held"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("enqueue", "mail", "--priority", "x"), "priority: 'x' is not an integer"),
+        (("list", "--limit", "1.5"), "--limit: '1.5' is not an integer"),
+        (("dead", "list", "--limit", "0"), "--limit: 0 is less than 1"),
+        (("list", "--limit", "10001"), "--limit: 10001 is more than 10000"),
+        (("stats", "--max-ready", "many"), "--max-ready: 'many' is not an integer"),
+    ],
+)
+def test_a_number_that_is_none_is_shown(jobq, arguments, told):
+    done = jobq(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jobq: {told}\n")

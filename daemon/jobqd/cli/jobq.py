@@ -12,7 +12,7 @@ import typer
 
 from jobqd import __version__
 from jobqd.cli.jobq_dead import dead
-from jobqd.cli.options import Id, Ids, Json, Limit, OneType, Yes, site_of
+from jobqd.cli.options import Id, Ids, Json, Limit, OneType, Yes, site_of, whole
 from jobqd.errors import EX_CONFIG, EX_USAGE, ConfigError, JobqdError, PayloadError
 
 app = typer.Typer(
@@ -102,7 +102,9 @@ def enqueue(  # noqa: PLR0913, PLR0917 - the settled options; typer passes each 
     payload: Annotated[
         str | None, typer.Option(metavar="JSON|-", help="The payload as a JSON object; - reads it from stdin.")
     ] = None,
-    priority: Annotated[int, typer.Option(help="The lower runs the sooner; may be negative.")] = 10,
+    priority: Annotated[
+        int, typer.Option(parser=whole("priority"), metavar="N", help="The lower runs the sooner; may be negative.")
+    ] = 10,
     delay: Annotated[str | None, typer.Option(metavar="5m", help="Run it after so long.")] = None,
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Run it at 18:30, 2026-01-31T18:30, or a Unix time.")
@@ -110,7 +112,9 @@ def enqueue(  # noqa: PLR0913, PLR0917 - the settled options; typer passes each 
     new_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Its id; one that exists is left as it is.")
     ] = None,
-    max_attempts: Annotated[int | None, typer.Option(metavar="N", help="How often it is tried.")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(parser=whole("max_attempts"), metavar="N", help="How often it is tried.")
+    ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="1h", help="How long one run may take.")] = None,
     follow: Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end.")] = False,
     as_json: Json = False,
@@ -170,9 +174,18 @@ def stats(  # noqa: PLR0917 - as in enqueue
     max_age: Annotated[
         str | None, typer.Option(metavar="5m", help="Exit with 1 if a job has been ready for longer.")
     ] = None,
-    max_ready: Annotated[int | None, typer.Option(min=0, help="Exit with 1 if more jobs are ready.")] = None,
-    max_dead: Annotated[int | None, typer.Option(min=0, help="Exit with 1 if there are more dead letters.")] = None,
-    min_daemons: Annotated[int | None, typer.Option(min=0, help="Exit with 1 if fewer daemons run.")] = None,
+    max_ready: Annotated[
+        int | None,
+        typer.Option(parser=whole("--max-ready", 0), metavar="N", help="Exit with 1 if more jobs are ready."),
+    ] = None,
+    max_dead: Annotated[
+        int | None,
+        typer.Option(parser=whole("--max-dead", 0), metavar="N", help="Exit with 1 if there are more dead letters."),
+    ] = None,
+    min_daemons: Annotated[
+        int | None,
+        typer.Option(parser=whole("--min-daemons", 0), metavar="N", help="Exit with 1 if fewer daemons run."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing while no limit is passed.")] = False,
     as_json: Json = False,
 ) -> None:
