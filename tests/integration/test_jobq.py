@@ -407,3 +407,27 @@ async def test_stats_lists_the_reasons_that_hold_the_most(jobq, keys, raw):
 def test_a_number_that_is_none_is_shown(jobq, arguments, told):
     done = jobq(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jobq: {told}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--json", "stats"), "--json: write it after the command, as in jobq stats --json"),
+        (("--limit", "3", "list"), "--limit: write it after the command, as in jobq list --limit"),
+        (
+            ("enqueue", "--redis-url", "redis://x", "mail"),
+            "--redis-url: write it before the command, as in jobq --redis-url … enqueue",
+        ),
+        (("dead", "list", "-i", "web"), "-i: write it before the command, as in jobq -i … dead"),
+    ],
+)
+def test_an_option_on_the_wrong_side_of_the_command_is_told_its_place(jobq, arguments, told):
+    done = jobq(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"jobq: {told}\n")
+
+
+def test_an_option_that_there_is_nowhere_is_refused_as_before(jobq):
+    for arguments in (("--jsn", "stats"), ("stats", "--jsn")):
+        done = jobq(*arguments)
+        assert done.returncode == 2
+        assert "No such option: --jsn" in done.stderr

@@ -13,10 +13,12 @@ import typer
 from jobqd import __version__
 from jobqd.cli.jobq_dead import dead
 from jobqd.cli.options import Id, Ids, Json, Limit, OneType, Yes, site_of, whole
+from jobqd.cli.places import PlacedGroup
 from jobqd.errors import EX_CONFIG, EX_USAGE, ConfigError, JobqdError, PayloadError
 
 app = typer.Typer(
     name="jobq",
+    cls=PlacedGroup,
     help="Enqueue, watch, inspect and repair the jobs of a jobqd queue.",
     epilog="Exit status: 0 done, 1 the answer is no (failed, not found), 2 usage, 69 Redis unreachable, "
     "78 configuration.",
