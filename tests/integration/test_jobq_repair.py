@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import textwrap
 import time
 
@@ -165,7 +167,7 @@ def test_no_id_is_more_than_an_id(jobq, journalctl, job_id):
     assert "left out" in wanted or wanted == f"JOB_ID={logged}"
 
 
-async def test_where_no_line_is_it_is_told_where_to_look(jobq, journalctl, link, seat):
+async def test_where_no_line_is_it_is_told_where_to_look(jobq, journalctl, link, seat, tmp_path):
     journalctl()
     told = jobq("logs", "a")
     assert (told.returncode, told.stdout) == (1, "")
@@ -178,6 +180,15 @@ async def test_where_no_line_is_it_is_told_where_to_look(jobq, journalctl, link,
     assert "daemon a on web1" in jobq("logs", "a").stderr
     await link.run(running.beat(seat, {"instance": "b", "host": socket.gethostname(), "pid": 7}, []))
     assert "daemon b (pid 7) on this machine ran it last" in jobq("logs", "a").stderr
+    program = [sys.executable, "-c", "input()", "jobqd"]
+    with (
+        (tmp_path / "log").open("w") as stderr,
+        subprocess.Popen(program, stdin=subprocess.PIPE, stderr=stderr) as daemon,
+    ):
+        await link.run(running.beat(seat, {"instance": "b", "host": socket.gethostname(), "pid": daemon.pid}, []))
+        told = jobq("logs", "a").stderr
+        daemon.communicate(b"\n")
+    assert f"it logs to the file {tmp_path / 'log'}, unless log_format is journald" in told
 
 
 async def test_where_there_is_no_journalctl_it_is_told(jobq, journalctl):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from jobqd.cli import journalctl
+from jobqd.cli import journalctl, logplace
 from jobqd.cli.documents import dumps
 from jobqd.cli.journalctl import Entry
 from jobqd.cli.session import Site, Trouble, open_queue, warn
@@ -102,5 +102,8 @@ def _reasons(job: JobInfo | None, daemons: dict[str, counting.DaemonInfo]) -> It
     elif daemon.host != socket.gethostname():
         yield f"daemon {line(daemon.instance)} on {line(daemon.host)} runs such jobs, and ran this one last: look there"
     else:
-        yield f"daemon {line(daemon.instance)} (pid {daemon.pid}) on this machine ran it last: it logs to the journal"
-        yield "if systemd runs it, and beyond 200 completed jobs a second it leaves lines out"
+        yield f"daemon {line(daemon.instance)} (pid {daemon.pid}) on this machine ran it last:"
+        if (place := logplace.outside_the_journal(daemon.pid)) is not None:
+            yield f"it logs to {line(place)}, unless log_format is journald"
+        else:
+            yield "it logs to the journal if systemd runs it; beyond 200 completed jobs a second it leaves lines out"
