@@ -84,7 +84,7 @@ def test_signals_do_the_same(place: Workshop) -> None:
     daemon.signal(signal.SIGUSR1)
     daemon.signal(signal.SIGUSR1)
     daemon.wait_for("daemon.quiet")
-    (key,) = producer.redis.keys("job_queue:daemon:*")
+    (key,) = eventually(lambda: producer.redis.keys("job_queue:daemon:*"), "its first beat")
     eventually(lambda: producer.redis.hget(key, "status") == "quiet")
     producer.put("film", "film")
     producer.put("other", "film")

@@ -114,7 +114,7 @@ async def test_a_release_by_another_connection_wakes(
     await soon(lambda: sleeper.wakeup.pending)
     await sleeper.claim()
     await raw.zadd(keys.scheduled, {"due": 1})
-    await link.run(running.promote(keys, max_age=86400.0))
+    await link.run(running.promote(keys))
     await soon(lambda: sleeper.wakeup.pending)
 
 
