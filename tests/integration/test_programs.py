@@ -147,7 +147,7 @@ async def test_working_directory_and_environment(run: Run, tmp_path: Path) -> No
 
 @on_both_loops
 async def test_the_password_of_redis_is_not_handed_on_unless_it_is_given(run: Run) -> None:
-    names, show = ("JOBQD_REDIS_PASSWORD", "JOBQD_REDIS_URL"), ("sh", "-c", "env | grep JOBQD_ || true")
+    names, show = ("JOBQD_REDIS_PASSWORD", "JOBQD_REDIS_URL"), ("sh", "-c", "env | grep -E '^JOBQD_[RQ]' || true")
     plain, ours = "JOBQD_REDIS_URL=redis://host/2\n", {"JOBQD_REDIS_PASSWORD": "S3cr", "JOBQD_QUEUE": "q"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ours.items():
