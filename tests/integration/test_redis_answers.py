@@ -257,7 +257,9 @@ def lines_of(daemon: Daemon) -> tuple[int, int, int]:
     records = list(daemon.records)
     away = sum(record["event"] == "redis.away" for record in records)
     back = sum(record["event"] == "redis.back" for record in records)
-    return away, back, sum(record["level"] != "info" for record in records if "level" in record)
+    # A busy machine may hold the event loop up for a second, which is told too.
+    grave = [record for record in records if record.get("level", "info") != "info" and record["event"][:5] != "loop."]
+    return away, back, len(grave)
 
 
 def told_since(daemon: Daemon, event: str, count: int) -> list[dict[str, Any]]:
@@ -286,7 +288,7 @@ def test_a_daemon_waits_through_it_says_so_once_and_goes_on_by_itself(place: Wor
     assert len({line["fault"] for line in told}) == len(told) <= 2
     [over] = told_since(daemon, "redis.back", back)
     assert over["away"] > 0
-    assert lines_of(daemon)[2] - grave == len(told)
+    assert lines_of(daemon)[2] - grave == len(told), daemon.log
     assert not daemon.ended
 
 
