@@ -63,7 +63,7 @@ def test_row_26_the_same_id_again_while_it_has_not_ended(lab: Laboratory, state:
     lab.gates.open("gate")
     lab.wait_ended()
     books_fail = frozenset({SAME}) if state == "retrying" else frozenset()
-    lab.check(f"row 26 {state}", "HSET and ZADD of the same id", duplicates=0, expected_to_fail=books_fail)
+    lab.check(f"row 26 while {state}", "HSET and ZADD of the same id", duplicates=0, expected_to_fail=books_fail)
     job = lab.redis.hgetall(lab.keys.job(SAME))
     assert (job["status"], job["attempts"]) == ("completed", "2" if state == "retrying" else "1")
     assert lab.redis.hget(lab.keys.counters, "entered") == "1"
@@ -80,7 +80,7 @@ def test_row_26_the_same_id_again_after_its_end(lab: Laboratory, state: str) -> 
     eventually(lambda: lab.ledger.count("end") == (2 if state == "completed" else 1), "the run of the new job")
     lab.wait_ended()
     lab.check(
-        f"row 26 {state}", "HSET and ZADD of an id that has ended", duplicates=0, earlier={SAME: [state]},
+        f"row 26 after {state}", "HSET and ZADD of an id that has ended", duplicates=0, earlier={SAME: [state]},
     )  # fmt: skip
     job = lab.redis.hgetall(lab.keys.job(SAME))
     runs = lab.ledger.count("start")
