@@ -63,7 +63,8 @@ def entries(journalctl: str, job_id: str, *, follow: bool) -> Iterator[Iterator[
             assert process.stdout is not None  # noqa: S101 - PIPE above
             yield (entry for line in process.stdout if (entry := _entry(line)) is not None)
         finally:
-            process.terminate()
+            # It only reads; asked to end, one that follows may wait for a journald that is slow to answer.
+            process.kill()
 
 
 def _entry(line: bytes) -> Entry | None:
